@@ -1,0 +1,78 @@
+/* What the sources of the core share: program -> plan -> model -> engine. */
+#ifndef DIFFENCE_INTERNAL_H
+#define DIFFENCE_INTERNAL_H
+
+#include "diffence.h"
+#include "kernels/kernels.h"
+
+/* ---------------------------------------------------------------- isa.c */
+
+const df_kernels *df_isa_kernels(int32_t index);
+
+/* ---------------------------------------------------------------- program.c */
+
+typedef struct df_shape {
+    int32_t channels, height, width;
+} df_shape;
+
+static inline int64_t df_shape_values(df_shape shape) { /* at most INT32_MAX in a checked program */
+    return (int64_t)shape.channels * shape.height * shape.width;
+}
+
+/* Values of a checked weight. */
+int64_t df_weight_values(const df_weight *weight);
+
+/* Everything but the weights' values, which are not read. shapes[op_count + 2] of every value (of the time: zeros);
+ * *time_steps: rows of the time table, 0 where there is none. */
+df_code df_program_check(const df_program *program, df_shape *shapes, int32_t *time_steps, df_error *error);
+
+/* That every weight of a checked program is finite. */
+df_code df_program_check_finite(const df_program *program, df_error *error);
+
+/* ---------------------------------------------------------------- plan.c */
+
+typedef struct df_plan_step {
+    df_step_kind kind;
+    int32_t input[3], shift, residual, output; /* values, -1 where unused */
+    int32_t weight, bias;                      /* the program's weights, -1 where unused */
+    df_call call;                              /* shapes and constants; the engine fills in the pointers */
+} df_plan_step;
+
+/* Where a value lives in the arena, in floats of one image: a batch multiplies both. */
+typedef struct df_place {
+    int64_t offset, size;
+} df_place;
+
+typedef struct df_plan {
+    int32_t step_count, value_count;
+    df_plan_step *steps;
+    df_place *places; /* of every value; size 0 where fusion left none */
+    int64_t arena;    /* floats of one image */
+} df_plan;
+
+df_code df_plan_create(const df_program *program, const df_shape *shapes, df_plan *plan, df_error *error);
+void df_plan_clear(df_plan *plan);
+
+/* ---------------------------------------------------------------- model.c */
+
+/* Zeroed memory on a cache line or, where it is large, on huge pages; NULL where there is none. Release with free. */
+void *df_allocate(size_t bytes);
+
+/* Where a step's packed weights begin, in floats of the model's weights. */
+typedef struct df_packed {
+    size_t weight, bias;
+} df_packed;
+
+struct df_model {
+    _Atomic int32_t references;
+    const df_kernels *kernels;
+    df_shape shape;
+    int32_t time_steps;
+    int64_t parameters;
+    df_plan plan;
+    df_packed *packed; /* of each step */
+    float *weights;
+    size_t weight_bytes;
+};
+
+#endif

@@ -1,0 +1,137 @@
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* madvise */
+#endif
+#include "core/internal.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+void *df_allocate(size_t bytes) {
+    enum { LINE = 64, HUGE_PAGE = 2 << 20 };
+    const bool large = bytes >= 2 * HUGE_PAGE;
+    void *memory = NULL;
+    if (posix_memalign(&memory, large ? HUGE_PAGE : LINE, bytes ? bytes : LINE))
+        return NULL;
+#ifdef MADV_HUGEPAGE
+    if (large)
+        madvise(memory, bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE); /* a hint: failure is no harm */
+#endif
+    return memory;
+}
+
+/* Room for each convolution's filled-up weights and bias, and a copy of the others. */
+static size_t lay_out_weights(df_model *model, const df_program *program) {
+    size_t floats = 0;
+    for (int32_t i = 0; i < model->plan.step_count; i++) {
+        const df_plan_step *step = &model->plan.steps[i];
+        if (step->weight < 0)
+            continue;
+        const size_t values = (size_t)df_weight_values(&program->weights[step->weight]);
+        const size_t out = (size_t)step->call.out_channels;
+        const size_t filled =
+            step->kind == DF_STEP_CONV ? (size_t)df_round_up((int64_t)out, model->kernels->lanes) : out;
+        model->packed[i].weight = floats;
+        floats += (size_t)df_round_up((int64_t)(values / out * filled), 16);
+        model->packed[i].bias = floats;
+        if (step->kind != DF_STEP_TIME)
+            floats += (size_t)df_round_up((int64_t)filled, 16);
+    }
+    return floats * sizeof(float);
+}
+
+static void pack_weights(df_model *model, const df_program *program) {
+    memset(model->weights, 0, model->weight_bytes);
+    for (int32_t i = 0; i < model->plan.step_count; i++) {
+        const df_plan_step *step = &model->plan.steps[i];
+        if (step->weight < 0)
+            continue;
+        const df_weight *weight = &program->weights[step->weight];
+        float *packed = model->weights + model->packed[i].weight;
+        if (step->kind == DF_STEP_CONV)
+            model->kernels->pack(&step->call, weight->data, packed);
+        else
+            memcpy(packed, weight->data, (size_t)df_weight_values(weight) * sizeof(float));
+        if (step->bias >= 0)
+            memcpy(model->weights + model->packed[i].bias, program->weights[step->bias].data,
+                   (size_t)step->call.out_channels * sizeof(float));
+    }
+}
+
+static df_code build(df_model *model, const df_program *program, const df_shape *shapes, df_error *error) {
+    df_code code = df_program_check_finite(program, error);
+    if (!code)
+        code = df_plan_create(program, shapes, &model->plan, error);
+    if (code)
+        return code;
+    model->shape = shapes[0];
+    for (int32_t i = 0; i < program->weight_count; i++)
+        model->parameters += df_weight_values(&program->weights[i]);
+    model->packed = calloc((size_t)model->plan.step_count, sizeof *model->packed);
+    if (model->packed) {
+        model->weight_bytes = lay_out_weights(model, program);
+        model->weights = df_allocate(model->weight_bytes);
+    }
+    if (!model->weights)
+        return df_fail(error, DF_OUT_OF_MEMORY, "no memory for %zu bytes of packed weights", model->weight_bytes);
+    pack_weights(model, program);
+    return DF_OK;
+}
+
+df_code df_model_create(const df_program *program, const char *isa_or_null, df_model **model, df_error *error) {
+    *model = NULL;
+    if (!program)
+        return df_fail(error, DF_INVALID, "program must not be NULL");
+    int32_t isa;
+    df_code code = df_isa_resolve(isa_or_null, &isa, error);
+    if (code)
+        return code;
+    const size_t values = program->op_count > 0 ? (size_t)program->op_count + 2 : 2;
+    df_shape *shapes = malloc(values * sizeof *shapes);
+    df_model *made = calloc(1, sizeof *made);
+    if (!shapes || !made) {
+        code = df_fail(error, DF_OUT_OF_MEMORY, "no memory for a program of %d operations", program->op_count);
+    } else {
+        atomic_init(&made->references, 1);
+        made->kernels = df_isa_kernels(isa);
+        code = df_program_check(program, shapes, &made->time_steps, error);
+        if (!code)
+            code = build(made, program, shapes, error);
+    }
+    free(shapes);
+    if (code)
+        df_model_release(made);
+    else
+        *model = made;
+    return code;
+}
+
+void df_model_retain(df_model *model) {
+    atomic_fetch_add_explicit(&model->references, 1, memory_order_relaxed);
+}
+
+void df_model_release(df_model *model) {
+    if (!model || atomic_fetch_sub_explicit(&model->references, 1, memory_order_acq_rel) != 1)
+        return;
+    df_plan_clear(&model->plan);
+    free(model->packed);
+    free(model->weights);
+    free(model);
+}
+
+const char *df_model_isa(const df_model *model) {
+    return model->kernels->name;
+}
+int64_t df_model_parameters(const df_model *model) {
+    return model->parameters;
+}
+int32_t df_model_time_steps(const df_model *model) {
+    return model->time_steps;
+}
+
+void df_model_shape(const df_model *model, int32_t *channels, int32_t *height, int32_t *width) {
+    *channels = model->shape.channels;
+    *height = model->shape.height;
+    *width = model->shape.width;
+}

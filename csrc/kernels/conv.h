@@ -1,0 +1,106 @@
+/* Convolution 3x3 or 1x1, stride 1 or 2, and linear: a matrix product whose left side, one row of
+ * size * size * channels inputs for each output pixel, is gathered in pieces of DEPTH columns into a panel that stays
+ * in the cache. Pixels of all images form one list of rows: small images fill the register tile too. */
+
+enum { OUTS = 128 }; /* output channels of a task: how often a gathered value is used, 4 to 16 passes of COLUMNS */
+
+typedef struct conv_pixel {
+    int64_t image;
+    int32_t y, x; /* of the kernel's first tap, in the input */
+} conv_pixel;
+
+typedef struct conv_scratch {
+    float panel[BLOCK * DEPTH];
+    float sums[BLOCK * OUTS];
+    conv_pixel pixels[BLOCK];
+} conv_scratch;
+
+static int64_t conv_rows(const df_call *call) {
+    return call->images * call->out_height * call->out_width;
+}
+
+static int64_t conv_tasks(const df_call *call) {
+    return df_blocks(conv_rows(call), BLOCK) * df_blocks(call->out_channels, OUTS);
+}
+
+static size_t conv_scratch_bytes(const df_call *call) {
+    (void)call;
+    return sizeof(conv_scratch);
+}
+
+/* (out, c, size, size) -> [out / COLUMNS][size][size][c][COLUMNS], zeros where the last columns are missing. */
+static void conv_pack(const df_call *call, const float *weight, float *packed) {
+    const int64_t c = call->channels, taps = (int64_t)call->size * call->size;
+    for (int64_t k = 0; k < df_round_up(call->out_channels, COLUMNS); k++)
+        for (int64_t i = 0; i < c; i++)
+            for (int64_t tap = 0; tap < taps; tap++)
+                packed[(k / COLUMNS * taps * c + tap * c + i) * COLUMNS + k % COLUMNS] =
+                    k < call->out_channels ? weight[(k * c + i) * taps + tap] : 0.0F;
+}
+
+static void conv_find_pixels(const df_call *call, int64_t first, int64_t rows, conv_pixel *pixels) {
+    const int64_t w = call->out_width, pixels_of_image = w * call->out_height;
+    const int32_t pad = (call->size - 1) / 2;
+    for (int64_t i = 0; i < rows; i++) {
+        const int64_t image = (first + i) / pixels_of_image, pixel = (first + i) % pixels_of_image;
+        pixels[i] =
+            (conv_pixel){image, (int32_t)(pixel / w) * call->stride - pad, (int32_t)(pixel % w) * call->stride - pad};
+    }
+}
+
+/* Columns begin..end of each pixel's row. The taps of one kernel row lie next to each other in the image as they do in
+ * the matrix: a run of size * channels values, of which only what lies outside the image is cut off. */
+static void conv_gather(const df_call *call, const conv_pixel *pixels, int64_t rows, int64_t begin, int64_t end,
+                        float *panel) {
+    const int64_t c = call->channels, h = call->height, w = call->width, run = call->size * c;
+    for (int64_t i = 0; i < rows; i++, panel += DEPTH) {
+        const conv_pixel at = pixels[i];
+        const int64_t left = at.x < 0 ? -at.x * c : 0, right = df_min(call->size, w - at.x) * c;
+        for (int64_t ky = begin / run; ky * run < end; ky++) {
+            const int64_t from = begin > ky * run ? begin - ky * run : 0, to = df_min(end - ky * run, run);
+            const int64_t y = at.y + ky;
+            const bool inside = y >= 0 && y < h;
+            int64_t low = inside ? df_min(from > left ? from : left, to) : to;
+            int64_t high = inside && right > low ? df_min(right, to) : low;
+            float *row = panel + ky * run - begin;
+            clear_floats(row + from, low - from);
+            copy_floats(row + low, call->input[0] + ((at.image * h + y) * w + at.x) * c + low, high - low);
+            clear_floats(row + high, to - high);
+        }
+    }
+}
+
+static void conv_finish(const df_call *call, const conv_scratch *s, int64_t row, int64_t rows, int64_t out,
+                        int64_t outs) {
+    const int64_t k = call->out_channels;
+    for (int64_t i = 0; i < rows; i++) {
+        const float *shift = call->shift ? call->shift + s->pixels[i].image * k + out : NULL;
+        const float *residual = call->residual ? call->residual + (row + i) * k + out : NULL;
+        float *output = call->output + (row + i) * k + out;
+        for (int64_t j = 0; j < outs; j += LANES) {
+            const int64_t n = df_min(LANES, outs - j);
+            vf v = v_load(s->sums + i * OUTS + j) + v_load(call->bias + out + j);
+            if (shift)
+                v += v_load_n(shift + j, n);
+            if (residual)
+                v += v_load_n(residual + j, n);
+            v_store_n(output + j, v, n);
+        }
+    }
+}
+
+static void conv_run(const df_call *call, int64_t task, void *scratch) {
+    conv_scratch *s = scratch;
+    const int64_t parts = df_blocks(call->out_channels, OUTS),
+                  depth = (int64_t)call->size * call->size * call->channels;
+    const int64_t row = task / parts * BLOCK, rows = df_min(BLOCK, conv_rows(call) - row);
+    const int64_t out = task % parts * OUTS, outs = df_min(OUTS, call->out_channels - out);
+    conv_find_pixels(call, row, rows, s->pixels);
+    for (int64_t l = 0; l < depth; l += DEPTH) {
+        const int64_t piece = df_min(DEPTH, depth - l);
+        conv_gather(call, s->pixels, rows, l, l + piece, s->panel);
+        for (int64_t j = 0; j < outs; j += COLUMNS)
+            gemm(rows, piece, s->panel, call->weight + (out + j) * depth + l * COLUMNS, s->sums + j, OUTS, l == 0);
+    }
+    conv_finish(call, s, row, rows, out, outs);
+}

@@ -1,0 +1,46 @@
+/* exp(x) for x <= 0, to about one unit in the last place, and SiLU, to about three. */
+
+#define EXP_LEAST (-110.0F) /* exp of it is below half the smallest float: 0 */
+
+/* x = n ln 2 + r with |r| <= ln 2 / 2: returns exp(r), and n in *power. The constant rounds n to a whole number, and
+ * ln 2 is subtracted in two parts of which the first makes an exact product. Minimax polynomial, error 3e-9. */
+V_INLINE vf exp_parts(vf x, vf *power) {
+    const vf rounder = v_set(12582912.0F); /* 1.5 * 2^23 */
+    const vf n = v_fma(x, v_set(1.44269504F), rounder) - rounder;
+    const vf r = v_fma(n, v_set(2.12194440e-4F), v_fma(n, v_set(-0.693359375F), x));
+    vf q = v_set(1.38143207e-3F);
+    q = v_fma(q, r, v_set(8.36885107e-3F));
+    q = v_fma(q, r, v_set(4.16684011e-2F));
+    q = v_fma(q, r, v_set(1.66665195e-1F));
+    q = v_fma(q, r, v_set(4.99999934e-1F));
+    *power = n;
+    return v_fma(q, r * r, r) + v_set(1.0F);
+}
+
+/* 2^n for a whole n in -126..127: n + 127 comes to lie in the lowest bits, and from there in the exponent. */
+V_INLINE vf exp_power(vf n) {
+    return (vf)((vu)(n + v_set(12582912.0F + 127.0F)) << 23);
+}
+
+/* x 2^n for a whole n in -252..0, in two steps, so that it reaches the subnormal numbers with one rounding. */
+V_INLINE vf exp_scale(vf x, vf n) {
+    const vf rounder = v_set(12582912.0F);
+    const vf half = v_fma(n, v_set(0.5F), rounder) - rounder;
+    return x * exp_power(half) * exp_power(n - half);
+}
+
+V_INLINE vf exp_negative(vf x) {
+    vf n;
+    const vf p = exp_parts(v_max(v_set(EXP_LEAST), x), &n);
+    return exp_scale(p, n);
+}
+
+/* x / (1 + exp(-x)), below zero as x exp(x) / (1 + exp(x)): nothing overflows, and x exp(x) is scaled as a whole, so it
+ * stays right down to the subnormal numbers. */
+V_INLINE vf silu(vf x) {
+    vf n;
+    const vf bounded = v_max(v_set(EXP_LEAST), v_negative_abs(x));
+    const vf p = exp_parts(bounded, &n);
+    const vf top = v_if_negative(x, exp_scale(bounded * p, n), x);
+    return top / (v_set(1.0F) + exp_scale(p, n));
+}

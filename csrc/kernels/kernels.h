@@ -1,0 +1,90 @@
+/* The seam between plan and kernels: a step of a plan is one df_call, and a table of kernels per instruction set.
+ *
+ * Activations are float32, [images][height * width][channels], without gaps. A kernel splits its step into tasks that
+ * any thread may run in any order. An output's bits must depend on its own image only: how tasks are cut (which may
+ * depend on the number of images), and which rows share a register tile, must never change the order of a sum. */
+#ifndef DIFFENCE_KERNELS_H
+#define DIFFENCE_KERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Whether this compiler and target can hold the x86 kernels at all; whether a processor can run them is asked at run
+ * time. */
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#define DF_X86 1
+#else
+#define DF_X86 0
+#endif
+
+typedef enum df_step_kind {
+    DF_STEP_IMPORT = 0, /* images from NCHW */
+    DF_STEP_EXPORT,     /* and back */
+    DF_STEP_TIME,       /* row time[i] of a table */
+    DF_STEP_CONV,       /* linear too: a 1x1 convolution of one pixel */
+    DF_STEP_NORM,       /* group norm, with SiLU where asked */
+    DF_STEP_SILU,
+    DF_STEP_ATTENTION,
+    DF_STEP_ADD,
+    DF_STEP_CONCAT,
+    DF_STEP_UPSAMPLE,
+    DF_STEP_KIND_COUNT
+} df_step_kind;
+
+typedef struct df_call {
+    int64_t images;
+    int32_t channels, height, width;             /* of input[0] */
+    int32_t out_channels, out_height, out_width; /* of output */
+    int32_t size, stride;                        /* conv: 1 or 3, 1 or 2; zero padding (size - 1) / 2 */
+    int32_t parts;                               /* norm: groups; attention: heads */
+    float epsilon;                               /* norm */
+    bool silu;                                   /* norm */
+    bool broadcast;                              /* add: input[1] is one vector per image */
+    const float *input[3];                       /* attention: q, k, v; add and concat: two */
+    const int32_t *time;                         /* time: [images] */
+    const float *weight;                         /* conv: as `pack` wrote it; norm: scale; time: [steps][channels] */
+    const float *bias;                           /* conv: [out_channels] zero-filled up to `lanes`; norm: shift */
+    const float *shift;                          /* conv: [images][out_channels] to add per image, or NULL */
+    const float *residual;                       /* conv: to add, as output, or NULL */
+    float *output;
+} df_call;
+
+typedef struct df_kernel {
+    int64_t (*tasks)(const df_call *call);
+    size_t (*scratch)(const df_call *call); /* bytes of a worker's own memory, whatever call->images; NULL: none */
+    void (*run)(const df_call *call, int64_t task, void *scratch); /* scratch is aligned to 64 bytes */
+} df_kernel;
+
+typedef struct df_kernels {
+    const char *name;
+    const df_kernel *step[DF_STEP_KIND_COUNT];
+    int32_t lanes; /* out_channels of packed weights and biases are filled up to a multiple of this */
+    /* Packs conv weights [out_channels][channels][size][size] into floats of round_up(out_channels, lanes) * channels *
+     * size * size values. */
+    void (*pack)(const df_call *call, const float *weight, float *packed);
+} df_kernels;
+
+extern const df_kernels df_kernels_reference, df_kernels_portable;
+#if DF_X86
+extern const df_kernels df_kernels_avx2, df_kernels_avx512;
+#endif
+
+/* Steps that only move values, the same for every instruction set. */
+extern const df_kernel df_move_import, df_move_export, df_move_time, df_move_concat, df_move_upsample;
+#define DF_MOVES                                                                                                       \
+    [DF_STEP_IMPORT] = &df_move_import, [DF_STEP_EXPORT] = &df_move_export, [DF_STEP_TIME] = &df_move_time,            \
+    [DF_STEP_CONCAT] = &df_move_concat, [DF_STEP_UPSAMPLE] = &df_move_upsample
+
+static inline int64_t df_round_up(int64_t value, int64_t multiple) {
+    return (value + multiple - 1) / multiple * multiple;
+}
+static inline int64_t df_min(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+/* How many blocks of `block` cover `count`. */
+static inline int64_t df_blocks(int64_t count, int64_t block) {
+    return (count + block - 1) / block;
+}
+
+#endif

@@ -1,0 +1,143 @@
+/* The specification: plain loops, every sum in double, one rounding to float32 at the end of a step. */
+#include "kernels/kernels.h"
+
+#include <math.h>
+#include <string.h>
+
+static int64_t pixel_tasks(const df_call *call) {
+    return call->images * call->out_height * call->out_width;
+}
+static int64_t group_tasks(const df_call *call) {
+    return call->images * call->parts;
+}
+static int64_t image_tasks(const df_call *call) {
+    return call->images;
+}
+
+/* For x far below zero exp(-x) is infinite in double too, and x / infinity is the right -0. */
+static double silu(double x) {
+    return x / (1.0 + exp(-x));
+}
+
+static void conv_pack(const df_call *call, const float *weight, float *packed) {
+    const size_t count = (size_t)call->out_channels * (size_t)call->channels * (size_t)(call->size * call->size);
+    memcpy(packed, weight, count * sizeof(float));
+}
+
+/* One output pixel, all its channels. weight (out, c, size, size), input (h, w, c), output (out_h, out_w, out). */
+static void conv_run(const df_call *call, int64_t task, void *scratch) {
+    (void)scratch;
+    const int64_t c = call->channels, h = call->height, w = call->width, k = call->out_channels, size = call->size;
+    const int64_t pixels = (int64_t)call->out_height * call->out_width, image = task / pixels, pixel = task % pixels;
+    const int64_t y0 = pixel / call->out_width * call->stride - (size - 1) / 2;
+    const int64_t x0 = pixel % call->out_width * call->stride - (size - 1) / 2;
+    const float *in = call->input[0] + image * h * w * c;
+    for (int64_t out = 0; out < k; out++) {
+        double sum = call->bias[out];
+        for (int64_t ky = 0; ky < size; ky++)
+            for (int64_t kx = 0; kx < size; kx++) {
+                const int64_t y = y0 + ky, x = x0 + kx;
+                if (y < 0 || y >= h || x < 0 || x >= w)
+                    continue;
+                const float *weight = call->weight + (out * c * size + ky) * size + kx;
+                for (int64_t i = 0; i < c; i++)
+                    sum += (double)in[(y * w + x) * c + i] * (double)weight[i * size * size];
+            }
+        if (call->shift)
+            sum += call->shift[image * k + out];
+        if (call->residual)
+            sum += call->residual[task * k + out];
+        call->output[task * k + out] = (float)sum;
+    }
+}
+
+/* One group of one image. */
+static void norm_run(const df_call *call, int64_t task, void *scratch) {
+    (void)scratch;
+    const int64_t c = call->channels, pixels = (int64_t)call->height * call->width;
+    const int64_t size = c / call->parts, image = task / call->parts, first = task % call->parts * size;
+    const float *in = call->input[0] + image * pixels * c;
+    float *out = call->output + image * pixels * c;
+    double mean = 0, variance = 0;
+    for (int64_t p = 0; p < pixels; p++)
+        for (int64_t i = first; i < first + size; i++)
+            mean += in[p * c + i];
+    mean /= (double)(pixels * size);
+    for (int64_t p = 0; p < pixels; p++)
+        for (int64_t i = first; i < first + size; i++) {
+            const double difference = in[p * c + i] - mean;
+            variance += difference * difference;
+        }
+    variance /= (double)(pixels * size);
+    const double inverse = 1.0 / sqrt(variance + (double)call->epsilon);
+    for (int64_t p = 0; p < pixels; p++)
+        for (int64_t i = first; i < first + size; i++) {
+            const double y = (in[p * c + i] - mean) * inverse * (double)call->weight[i] + (double)call->bias[i];
+            out[p * c + i] = (float)(call->silu ? silu(y) : y);
+        }
+}
+
+static void silu_run(const df_call *call, int64_t image, void *scratch) {
+    (void)scratch;
+    const int64_t values = (int64_t)call->channels * call->height * call->width;
+    for (int64_t i = image * values; i < (image + 1) * values; i++)
+        call->output[i] = (float)silu(call->input[0][i]);
+}
+
+static size_t attention_scratch(const df_call *call) {
+    return ((size_t)call->height * (size_t)call->width + (size_t)(call->channels / call->parts)) * sizeof(double);
+}
+
+/* One query of one image, all heads. */
+static void attention_run(const df_call *call, int64_t task, void *scratch) {
+    const int64_t c = call->channels, pixels = (int64_t)call->height * call->width, image = task / pixels;
+    const int64_t dim = c / call->parts;
+    const double scale = 1.0 / sqrt((double)dim);
+    double *p = scratch, *sum = p + pixels;
+    for (int64_t first = 0; first < c; first += dim) {
+        const float *q = call->input[0] + task * c + first;
+        const float *k = call->input[1] + image * pixels * c + first;
+        const float *v = call->input[2] + image * pixels * c + first;
+        double most = -INFINITY, total = 0;
+        for (int64_t j = 0; j < pixels; j++) {
+            double score = 0;
+            for (int64_t i = 0; i < dim; i++)
+                score += (double)q[i] * (double)k[j * c + i];
+            p[j] = score * scale;
+            most = fmax(most, p[j]);
+        }
+        memset(sum, 0, (size_t)dim * sizeof(double));
+        for (int64_t j = 0; j < pixels; j++) {
+            const double e = exp(p[j] - most);
+            total += e;
+            for (int64_t i = 0; i < dim; i++)
+                sum[i] += e * (double)v[j * c + i];
+        }
+        for (int64_t i = 0; i < dim; i++)
+            call->output[task * c + first + i] = (float)(sum[i] / total);
+    }
+}
+
+static void add_run(const df_call *call, int64_t image, void *scratch) {
+    (void)scratch;
+    const int64_t c = call->channels, pixels = (int64_t)call->height * call->width;
+    const float *in = call->input[0] + image * pixels * c;
+    const float *other = call->input[1] + image * (call->broadcast ? c : pixels * c);
+    for (int64_t p = 0; p < pixels; p++)
+        for (int64_t i = 0; i < c; i++)
+            call->output[(image * pixels + p) * c + i] = in[p * c + i] + other[call->broadcast ? i : p * c + i];
+}
+
+static const df_kernel conv = {pixel_tasks, NULL, conv_run};
+static const df_kernel norm = {group_tasks, NULL, norm_run};
+static const df_kernel silu_step = {image_tasks, NULL, silu_run};
+static const df_kernel attention = {pixel_tasks, attention_scratch, attention_run};
+static const df_kernel add = {image_tasks, NULL, add_run};
+
+const df_kernels df_kernels_reference = {
+    .name = "reference",
+    .step = {DF_MOVES, [DF_STEP_CONV] = &conv, [DF_STEP_NORM] = &norm, [DF_STEP_SILU] = &silu_step,
+             [DF_STEP_ATTENTION] = &attention, [DF_STEP_ADD] = &add},
+    .lanes = 1,
+    .pack = conv_pack,
+};

@@ -1,0 +1,28 @@
+/* The whole text of the fast kernels and their table, for the instruction set of the isa_*.c that includes it. */
+#include "kernels/vec.h"
+
+#include "kernels/exp.h"
+#include "kernels/gemm.h"
+
+#include "kernels/attention.h"
+#include "kernels/conv.h"
+#include "kernels/elementwise.h"
+#include "kernels/norm.h"
+
+static const df_kernel conv_step = {conv_tasks, conv_scratch_bytes, conv_run};
+static const df_kernel norm_step = {norm_tasks, norm_scratch, norm_run};
+static const df_kernel silu_step = {value_tasks, NULL, silu_run};
+static const df_kernel attention_step = {attention_tasks, attention_bytes, attention_run};
+static const df_kernel add_step = {add_tasks, NULL, add_run};
+
+#define DF_TABLE(isa)                                                                                                  \
+    {                                                                                                                  \
+        .name = isa,                                                                                                   \
+        .step = {DF_MOVES,                                                                                             \
+                 [DF_STEP_CONV] = &conv_step,                                                                          \
+                 [DF_STEP_NORM] = &norm_step,                                                                          \
+                 [DF_STEP_SILU] = &silu_step,                                                                          \
+                 [DF_STEP_ATTENTION] = &attention_step,                                                                \
+                 [DF_STEP_ADD] = &add_step},                                                                           \
+        .lanes = COLUMNS, .pack = conv_pack,                                                                           \
+    }

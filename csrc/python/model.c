@@ -1,0 +1,243 @@
+#include "boundary.h"
+
+enum { OP_COLUMNS = 7 }; /* kind, in0, in1, in2, w0, w1, attr */
+
+/* The C view of a program, with the Python objects that it points into. */
+typedef struct {
+    df_program program;
+    df_op *ops;
+    df_weight *weights;
+    PyObject *arrays; /* a list */
+    PyObject *named;  /* a tuple of our own: nobody can drop a name that a weight points to */
+} Program;
+
+static void program_clear(Program *self) {
+    PyMem_Free(self->ops);
+    PyMem_Free(self->weights);
+    Py_XDECREF(self->arrays);
+    Py_XDECREF(self->named);
+}
+
+static int read_shape(Program *self, PyObject *value) {
+    PyObject *shape = PySequence_Check(value) ? PySequence_Tuple(value) : NULL;
+    if (!shape || PyTuple_GET_SIZE(shape) != 3) {
+        Py_XDECREF(shape);
+        if (!PyErr_Occurred()) {
+            PyErr_Format(PyExc_TypeError, "shape: expected (channels, height, width), got %R", value);
+        }
+        return -1;
+    }
+    df_program *program = &self->program;
+    int status = 0;
+    if (int32_argument(PyTuple_GET_ITEM(shape, 0), "shape[0]", 1, INT32_MAX, &program->channels) < 0 ||
+        int32_argument(PyTuple_GET_ITEM(shape, 1), "shape[1]", 1, INT32_MAX, &program->height) < 0 ||
+        int32_argument(PyTuple_GET_ITEM(shape, 2), "shape[2]", 1, INT32_MAX, &program->width) < 0) {
+        status = -1;
+    }
+    Py_DECREF(shape);
+    return status;
+}
+
+static int read_ops(Program *self, PyObject *ops_value, PyObject *epsilons_value) {
+    npy_intp shape[2] = {-'N', OP_COLUMNS};
+    PyArrayObject *table = int32_array(ops_value, "ops", 2, shape, INT32_MIN, INT32_MAX), *epsilons = NULL;
+    if (table) {
+        shape[0] = PyArray_DIM(table, 0);
+        epsilons = float32_array(epsilons_value, "epsilons", 1, shape);
+    }
+    int status = -1;
+    if (epsilons && shape[0] > INT32_MAX) {
+        PyErr_Format(PyExc_ValueError, "ops: expected at most %d operations, got %zd", INT32_MAX, (Py_ssize_t)shape[0]);
+    } else if (epsilons && !(self->ops = PyMem_New(df_op, (size_t)shape[0]))) {
+        PyErr_NoMemory();
+    } else if (epsilons) {
+        const int32_t *row = PyArray_DATA(table);
+        const float *epsilon = PyArray_DATA(epsilons);
+        for (npy_intp i = 0; i < shape[0]; i++, row += OP_COLUMNS) {
+            self->ops[i] = (df_op){row[0], {row[1], row[2], row[3]}, {row[4], row[5]}, row[6], epsilon[i]};
+        }
+        self->program.ops = self->ops;
+        self->program.op_count = (int32_t)shape[0];
+        status = 0;
+    }
+    Py_XDECREF(table);
+    Py_XDECREF(epsilons);
+    return status;
+}
+
+static int read_weight(Program *self, Py_ssize_t i) {
+    PyObject *pair = PyTuple_GET_ITEM(self->named, i);
+    char name[120];
+    PyOS_snprintf(name, sizeof name, "weights[%zd]", i);
+    if (!PyTuple_Check(pair) || PyTuple_GET_SIZE(pair) != 2 || !PyUnicode_Check(PyTuple_GET_ITEM(pair, 0))) {
+        PyErr_Format(PyExc_TypeError, "%s: expected a tuple (name, array), got %.200R", name, pair);
+        return -1;
+    }
+    df_weight *weight = &self->weights[i];
+    weight->name = PyUnicode_AsUTF8(PyTuple_GET_ITEM(pair, 0));
+    if (!weight->name) {
+        return -1;
+    }
+    PyOS_snprintf(name, sizeof name, "weights[%zd] (%.80s)", i, weight->name);
+    PyArrayObject *array = weight_array(PyTuple_GET_ITEM(pair, 1), name);
+    if (!array) {
+        return -1;
+    }
+    weight->data = PyArray_DATA(array);
+    weight->rank = PyArray_NDIM(array);
+    for (int axis = 0; axis < weight->rank; axis++) {
+        weight->shape[axis] = PyArray_DIM(array, axis);
+    }
+    int status = PyList_Append(self->arrays, (PyObject *)array);
+    Py_DECREF(array); /* the list keeps it; the core checks that it is finite */
+    return status;
+}
+
+static int read_weights(Program *self, PyObject *value) {
+    self->named = PySequence_Check(value) ? PySequence_Tuple(value) : NULL;
+    if (!self->named) {
+        if (!PyErr_Occurred()) {
+            PyErr_Format(PyExc_TypeError, "weights: expected a sequence of (name, array), got %s",
+                         Py_TYPE(value)->tp_name);
+        }
+        return -1;
+    }
+    Py_ssize_t count = PyTuple_GET_SIZE(self->named);
+    self->arrays = PyList_New(0);
+    self->weights = PyMem_Calloc((size_t)count, sizeof *self->weights);
+    if (!self->arrays || !self->weights || count > INT32_MAX) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if (read_weight(self, i) < 0) {
+            return -1;
+        }
+    }
+    self->program.weights = self->weights;
+    self->program.weight_count = (int32_t)count;
+    return 0;
+}
+
+static PyObject *model_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"shape", "ops", "epsilons", "weights", "isa", NULL};
+    PyObject *shape, *ops, *epsilons, *weights, *isa = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOO|$O:Model", names, &shape, &ops, &epsilons, &weights, &isa)) {
+        return NULL;
+    }
+    if (isa != Py_None && !PyUnicode_Check(isa)) {
+        return PyErr_Format(PyExc_TypeError, "isa: expected a str or None, got %s", Py_TYPE(isa)->tp_name);
+    }
+    const char *isa_name = isa == Py_None ? NULL : PyUnicode_AsUTF8(isa);
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    /* Here and not in df_model_create, which runs without the GIL: it reads the environment, and os.environ writes it. */
+    int32_t chosen;
+    df_error error;
+    df_code code = df_isa_resolve(isa_name, &chosen, &error);
+    if (code != DF_OK) {
+        return raise_core_error(code, &error);
+    }
+    Program program = {0};
+    ModelObject *self = NULL;
+    if (read_shape(&program, shape) == 0 && read_ops(&program, ops, epsilons) == 0 &&
+        read_weights(&program, weights) == 0 && (self = (ModelObject *)type->tp_alloc(type, 0))) {
+        PyThreadState *thread = PyEval_SaveThread();
+        code = df_model_create(&program.program, df_isa_name(chosen), &self->model, &error);
+        PyEval_RestoreThread(thread);
+        if (code != DF_OK) {
+            Py_CLEAR(self);
+            raise_core_error(code, &error);
+        }
+    }
+    program_clear(&program);
+    return (PyObject *)self;
+}
+
+static void model_dealloc(PyObject *self) {
+    PyObject_GC_UnTrack(self);
+    df_model_release(((ModelObject *)self)->model);
+    free_instance(self);
+}
+
+static PyObject *model_isa(PyObject *self, void *Py_UNUSED(closure)) {
+    return PyUnicode_FromString(df_model_isa(((ModelObject *)self)->model));
+}
+
+static PyObject *model_parameters(PyObject *self, void *Py_UNUSED(closure)) {
+    return PyLong_FromLongLong(df_model_parameters(((ModelObject *)self)->model));
+}
+
+static PyObject *model_shape(PyObject *self, void *Py_UNUSED(closure)) {
+    int32_t channels, height, width;
+    df_model_shape(((ModelObject *)self)->model, &channels, &height, &width);
+    return Py_BuildValue("(iii)", (int)channels, (int)height, (int)width);
+}
+
+static PyObject *model_time_steps(PyObject *self, void *Py_UNUSED(closure)) {
+    return PyLong_FromLong(df_model_time_steps(((ModelObject *)self)->model));
+}
+
+PyDoc_STRVAR(memory_doc, "memory($self, /, batch, threads)\n--\n\n"
+                         "Bytes that an Engine of this size takes, before it is taken: weights (shared by the engines\n"
+                         "of the model), arena (activations), scratch (the workers' own buffers).");
+
+static PyObject *model_memory(PyObject *self, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"batch", "threads", NULL};
+    PyObject *batch_value, *threads_value;
+    int32_t batch, threads;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO:memory", names, &batch_value, &threads_value) ||
+        int32_argument(batch_value, "batch", 1, INT32_MAX, &batch) < 0 ||
+        int32_argument(threads_value, "threads", 1, INT32_MAX, &threads) < 0) {
+        return NULL;
+    }
+    df_memory memory;
+    df_error error;
+    df_code code = df_engine_memory(((ModelObject *)self)->model, batch, threads, &memory, &error);
+    if (code != DF_OK) {
+        return raise_core_error(code, &error);
+    }
+    return Py_BuildValue("{s:n,s:n,s:n}", "weights", (Py_ssize_t)memory.weights, "arena", (Py_ssize_t)memory.arena,
+                         "scratch", (Py_ssize_t)memory.scratch);
+}
+
+static PyMethodDef model_methods[] = {
+    KEYWORD_METHOD("memory", model_memory, memory_doc),
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef model_properties[] = {
+    {"isa", model_isa, NULL, "Name of the instruction set that the weights are packed for.", NULL},
+    {"parameters", model_parameters, NULL, "Number of weight values of the program.", NULL},
+    {"shape", model_shape, NULL, "(channels, height, width) of an image.", NULL},
+    {"time_steps", model_time_steps, NULL, "Rows of the time table; 0 where the program uses no time.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+PyDoc_STRVAR(model_doc,
+             "Model(shape, ops, epsilons, weights, *, isa=None)\n--\n\n"
+             "A validated program with its weights packed for one instruction set; immutable.\n\n"
+             "shape: (channels, height, width) of an image. ops: integers (N, 7), one row an operation: kind (OPS),\n"
+             "in0, in1, in2 (values: 0 the image, 1 the time step, i + 2 what operation i gives; -1: unused), w0, w1\n"
+             "(positions in weights; -1: unused), attr (stride, groups or heads). epsilons: float32 (N,), that of\n"
+             "each group norm. weights: (name, float32 array) pairs; nothing of them is kept. isa: None is\n"
+             "$DIFFENCE_ISA, else the fastest that this machine can run.\n\n"
+             "ValueError names what is wrong in the program; RuntimeError: the machine cannot run isa.");
+
+static PyType_Slot model_slots[] = {
+    {Py_tp_doc, (void *)model_doc},
+    {Py_tp_new, model_new},
+    {Py_tp_dealloc, model_dealloc},
+    {Py_tp_traverse, traverse_type_only},
+    {Py_tp_methods, model_methods},
+    {Py_tp_getset, model_properties},
+    {0, NULL},
+};
+
+PyType_Spec model_spec = {
+    .name = "diffence._core.Model",
+    .basicsize = sizeof(ModelObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = model_slots,
+};

@@ -1,0 +1,170 @@
+"""Engine: images in, reconstructions out. The only door to the C core's network."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from diffence import _core
+from diffence.images import as_images
+from diffence.unets import DDPMUNet, DiffusionModel, load
+
+__all__ = ["DEFAULT_BATCH", "Engine", "Mode", "key_bytes"]
+
+Mode = Literal["paper", "official"]
+Array = TypeVar("Array", torch.Tensor, NDArray[Any])
+
+DEFAULT_BATCH = 32
+
+
+def key_bytes(key: int | bytes) -> bytes:
+    """The 128-bit key of the noise as 16 bytes; an integer in 0..2^128-1 is taken little-endian.
+
+    Raises TypeError or ValueError for anything else.
+    """
+    if isinstance(key, bool) or not isinstance(key, int | bytes):
+        raise TypeError(f"key: expected 16 bytes or an integer in 0..2**128-1, got {type(key).__name__}")
+    if isinstance(key, int):
+        if not 0 <= key < 1 << 128:
+            raise ValueError(f"key: expected an integer in 0..2**128-1, got {key}")
+        return key.to_bytes(16, "little")
+    if len(key) != 16:
+        raise ValueError(f"key: expected 16 bytes, got {len(key)}")
+    return key
+
+
+class Engine:
+    """A diffusion model, planned and packed, that predicts noise and reconstructs images.
+
+    diffusion: path of a checkpoint, or a loaded `diffence.unets.DiffusionModel` (or reference module).
+    device: "cpu".  precision: "fp32".  threads: None for $DIFFENCE_NUM_THREADS, else the processors at hand.
+    batch: network evaluations at a time (None: 32); more is faster up to a point and takes more `memory()`.
+    isa: instruction set by name (None: $DIFFENCE_ISA, else the fastest that runs here); see `diffence.isas()`.
+
+    The same input gives the same bits for any batch, order, company and number of threads. Calls on one engine from
+    several threads are safe and take turns; the GIL is released while they compute.
+    Raises ValueError for a damaged or foreign checkpoint and for options out of range, RuntimeError for a device,
+    precision or instruction set that this machine or build does not have.
+    """
+
+    def __init__(
+        self,
+        diffusion: str | os.PathLike[str] | DiffusionModel | DDPMUNet,
+        *,
+        device: str | torch.device = "cpu",
+        precision: str = "fp32",
+        threads: int | None = None,
+        batch: int | None = None,
+        isa: str | None = None,
+    ) -> None:
+        if torch.device(device).type != "cpu":
+            raise RuntimeError(f"device: this build has no engine for {device!s}; use device='cpu'")
+        if precision != "fp32":
+            raise RuntimeError(f"precision: this build computes in 'fp32' only, got {precision!r}")
+        self.diffusion = load(diffusion)
+        self.device = torch.device("cpu")
+        self.precision = precision
+        program = self.diffusion.program
+        weights = list(program.weights.items())
+        model = _core.Model(program.shape, program.ops, program.epsilons, weights, isa=isa)
+        threads = _core.default_threads() if threads is None else threads
+        self._engine = _core.Engine(model, batch=DEFAULT_BATCH if batch is None else batch, threads=threads)
+        self._sampler = lru_cache(maxsize=8)(self._make_sampler)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images."""
+        return self._engine.model.shape
+
+    @property
+    def isa(self) -> str:
+        """The instruction set whose kernels run."""
+        return self._engine.model.isa
+
+    @property
+    def batch(self) -> int:
+        return self._engine.batch
+
+    @property
+    def threads(self) -> int:
+        return self._engine.threads
+
+    def memory(self) -> dict[str, int]:
+        """Bytes taken: "weights" (packed), "arena" (activations), "scratch" (per thread)."""
+        return self._engine.model.memory(self.batch, self.threads)
+
+    def _make_sampler(self, T: int, k: int, mode: Mode) -> _core.Sampler:
+        self.diffusion.check_T(T)
+        return _core.Sampler(self.diffusion.alpha_bar, T, k, mode)
+
+    def sampler(self, T: int, k: int | None = None, mode: Mode = "paper") -> _core.Sampler:
+        """The coefficients and time steps of DDIM(k), eta = 0, from step T (1-based); k=None means k = T.
+
+        Raises ValueError for T outside 1..steps or above the noise levels that the checkpoint was trained on, for k
+        outside 1..T, and for another mode than "paper" or "official".
+        """
+        return self._sampler(T, T if k is None else k, mode)
+
+    def predict_noise(self, x: Array, t: Any) -> Array:
+        """eps (B, C, H, W) float32 = network(x, t).
+
+        x: float32 (B, C, H, W) in the network's own scale (images in [-1, 1], noised). t: 0-based time steps (B,).
+        """
+        array = x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
+        steps = np.atleast_1d(np.asarray(t.detach().cpu() if isinstance(t, torch.Tensor) else t))
+        eps = self._engine.predict(array, steps)
+        return torch.from_numpy(eps) if isinstance(x, torch.Tensor) else eps
+
+    def reconstruct_items(
+        self,
+        sampler: _core.Sampler,
+        images: NDArray[np.float32],
+        index: NDArray[np.int32],
+        draws: NDArray[np.int32],
+        *,
+        hashes: bytes | None = None,
+        noise: NDArray[np.float32] | None = None,
+    ) -> NDArray[np.float32]:
+        """Item m: draw draws[m] of images[index[m]]; (M, C, H, W) in [0, 1]. What `reconstruct` and the fence call."""
+        return self._engine.reconstruct(sampler, images, index, draws, hashes=hashes, noise=noise)
+
+    def reconstruct(
+        self,
+        images: Array,
+        n: int,
+        T: int = 160,
+        k: int | None = None,
+        *,
+        key: int | bytes | None = None,
+        noise: Array | None = None,
+        mode: Mode = "paper",
+    ) -> Array:
+        """n reconstructions of each image: noise to step T (Eq. 3 of the paper), DDIM(k) back, clamp to [0, 1].
+
+        images: (B, C, H, W), uint8 or float in [0, 1]. -> (B, n, C, H, W) float32 in [0, 1], tensor for tensor and
+        array for array. The noise is keyed by `key` and the image's content: draw j of an image is the same alone
+        and in any batch. `noise` (B, n, C, H, W), standard normal, replaces it; one of the two must be given.
+        """
+        if (key is None) == (noise is None):
+            raise ValueError("key, noise: give one of the two")
+        if n < 1:
+            raise ValueError(f"n: expected at least 1 reconstruction, got {n}")
+        array = as_images(images, self.shape)
+        count = len(array)
+        index = np.repeat(np.arange(count, dtype=np.int32), n)
+        draws = np.tile(np.arange(n, dtype=np.int32), count)
+        given = None
+        if noise is not None:
+            given = np.asarray(noise.detach().cpu() if isinstance(noise, torch.Tensor) else noise)
+            if given.shape != (count, n, *self.shape):
+                raise ValueError(f"noise: expected shape {(count, n, *self.shape)}, got {given.shape}")
+            given = given.reshape(count * n, *self.shape)
+        hashes = None if key is None else _core.content_hashes(key_bytes(key), array)
+        out = self.reconstruct_items(self.sampler(T, k, mode), array, index, draws, hashes=hashes, noise=given)
+        out = out.reshape(count, n, *self.shape)
+        return torch.from_numpy(out) if isinstance(images, torch.Tensor) else out

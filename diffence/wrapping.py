@@ -1,0 +1,130 @@
+"""What the fence demands of a classifier, checked once with a probe and before every answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+__all__ = ["CLASSIFIER_BATCH", "Classify", "NormStat"]
+
+NormStat = float | Sequence[float] | torch.Tensor | None
+
+CLASSIFIER_BATCH = 16
+
+
+class Classify:
+    """A classifier as the fence asks it: images in [0, 1] in, logits out, always in batches of one size.
+
+    The last batch is filled up with black images. A network may round differently for another batch size (a single
+    image takes matrix-vector kernels), so this is what makes an answer independent of the company it came in.
+
+    classifier: a module in evaluation mode, (B, C, H, W) -> logits (B, classes), any device, any floating dtype.
+    mean, std: per channel, in units of [0, 1] images, as the classifier was trained with; None to pass [0, 1] through.
+    Raises TypeError or ValueError that says what to do when the classifier or its normalisation does not fit.
+    """
+
+    def __init__(
+        self, classifier: torch.nn.Module, shape: tuple[int, int, int], mean: NormStat, std: NormStat, batch: int
+    ) -> None:
+        if not isinstance(classifier, torch.nn.Module):
+            raise TypeError(f"classifier: expected a torch.nn.Module, got {type(classifier).__name__}")
+        if batch < 1:
+            raise ValueError(f"classifier_batch: expected at least 1, got {batch}")
+        self.classifier = classifier
+        self.shape = shape
+        self.batch = batch
+        self.mean, self.std = _normalisation(mean, std, shape[0])
+        self.check_mode()
+        self.classes = self._probe()
+
+    def settings(self) -> dict[str, Any]:
+        """mean, std and classifier_batch, as the fence takes them."""
+        mean, std = (None if value is None else value.flatten().tolist() for value in (self.mean, self.std))
+        return {"mean": mean, "std": std, "classifier_batch": self.batch}
+
+    def check_mode(self) -> None:
+        """Raise ValueError when any part of the classifier is in training mode."""
+        training = [name or "the classifier itself" for name, part in self.classifier.named_modules() if part.training]
+        if training:
+            raise ValueError(
+                f"classifier: {training[0]} is in training mode, so batch norm and dropout would make its answers "
+                "depend on the batch; call classifier.eval() first"
+            )
+
+    def _place(self) -> tuple[torch.device, torch.dtype]:
+        for tensor in (*self.classifier.parameters(), *self.classifier.buffers()):
+            if tensor.is_floating_point():
+                return tensor.device, tensor.dtype
+        return torch.device("cpu"), torch.float32
+
+    def _probe(self) -> int:
+        ramp = torch.linspace(0, 1, 2 * int(np.prod(self.shape))).reshape(2, *self.shape)
+        try:
+            logits = self._ask(ramp)
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise ValueError(
+                f"classifier: failed on images of the diffusion model's shape {self.shape}: {error}"
+            ) from error
+        if not isinstance(logits, torch.Tensor):
+            raise ValueError(
+                f"classifier: returned {type(logits).__name__}, expected one tensor of logits (B, classes); "
+                "wrap it in a module that returns the logits only"
+            )
+        if logits.ndim != 2 or len(logits) != 2 or logits.shape[1] < 2 or not logits.is_floating_point():
+            raise ValueError(
+                f"classifier: returned shape {tuple(logits.shape)} of {logits.dtype} for 2 images, expected "
+                "floating point logits (2, classes) with at least 2 classes"
+            )
+        values = logits.double()
+        if not values.isfinite().all():
+            raise ValueError("classifier: returned NaN or infinity for a plain grey ramp; check weights, mean and std")
+        if (values >= 0).all() and (values.sum(1) - 1).abs().max() < 1e-3:
+            raise ValueError(
+                "classifier: the outputs are probabilities (not negative, rows sum to 1); the fence needs logits: "
+                "leave the final softmax out, or return its logarithm"
+            )
+        return logits.shape[1]
+
+    def _ask(self, images: torch.Tensor) -> torch.Tensor:
+        device, dtype = self._place()
+        images = images.to(device)
+        if self.mean is not None and self.std is not None:
+            images = (images - self.mean.to(device)) / self.std.to(device)
+        with torch.no_grad():
+            answer: torch.Tensor = self.classifier(images.to(dtype))
+        return answer
+
+    def __call__(self, images: NDArray[np.float32]) -> torch.Tensor:
+        """Logits (B, classes) of images (B, C, H, W) in [0, 1], on the classifier's device and in its dtype."""
+        source = torch.from_numpy(images)
+        answers = []
+        for start in range(0, len(source), self.batch):
+            part = source[start : start + self.batch]
+            missing = self.batch - len(part)
+            if missing:
+                part = torch.cat([part, part.new_zeros(missing, *part.shape[1:])])
+            answers.append(self._ask(part)[: self.batch - missing])
+        return torch.cat(answers)
+
+
+def _normalisation(mean: NormStat, std: NormStat, channels: int) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """mean and std as (1, C, 1, 1) float32, or None and None."""
+    if (mean is None) != (std is None):
+        raise ValueError("mean, std: give both or neither")
+    if mean is None or std is None:
+        return None, None
+    placed = []
+    for name, given in (("mean", mean), ("std", std)):
+        values = torch.as_tensor(given, dtype=torch.float32).reshape(-1).cpu()
+        if len(values) not in (1, channels):
+            raise ValueError(f"{name}: expected one value or {channels} (one a channel), got {len(values)}")
+        if not values.isfinite().all() or (name == "std" and (values <= 0).any()):
+            raise ValueError(f"{name}: expected finite{' positive' if name == 'std' else ''} values, got {given}")
+        if values.abs().max() > 5:
+            raise ValueError(f"{name}: expected units of [0, 1] images, got {given}; divide it by 255")
+        placed.append(values.expand(channels).reshape(1, channels, 1, 1).clone())
+    return placed[0], placed[1]

@@ -1,0 +1,399 @@
+/* Every kernel of every instruction set against the reference: odd sizes, poisoned outputs and scratch, guarded ends,
+ * and the same bits for an image alone as in company. */
+#include "check.h"
+#include "core/internal.h"
+#include "network.h"
+
+enum { GUARD = 64 };
+static const float sentinel = 12345.5F;
+
+/* Room for exactly `count` values between two guards, filled with NaN. */
+static float *guarded(int64_t count) {
+    float *memory = NULL;
+    if (posix_memalign((void **)&memory, 64, (size_t)(count + 2 * GUARD) * sizeof *memory))
+        abort();
+    for (int64_t i = 0; i < count + 2 * GUARD; i++)
+        memory[i] = i < GUARD || i >= count + GUARD ? sentinel : NAN;
+    return memory + GUARD;
+}
+
+static bool guards_hold(const float *values, int64_t count) {
+    for (int64_t i = 0; i < GUARD; i++)
+        if (values[-1 - i] != sentinel || values[count + i] != sentinel)
+            return false;
+    return true;
+}
+
+static void release(float *values) {
+    free(values - GUARD);
+}
+
+static float *guarded_random(int64_t count, float scale) {
+    float *values = guarded(count);
+    fill_random(values, count, scale);
+    return values;
+}
+
+static int64_t output_values(const df_call *call) {
+    return call->images * call->out_channels * call->out_height * call->out_width;
+}
+
+/* Runs one step with the call's output; tasks backwards where asked, as threads might. */
+static void run_step(const df_kernels *kernels, df_step_kind kind, const df_call *call, bool backwards) {
+    const df_kernel *kernel = kernels->step[kind];
+    const int64_t floats = kernel->scratch ? (int64_t)kernel->scratch(call) / 4 : 0;
+    float *scratch = guarded(floats);
+    const int64_t tasks = kernel->tasks(call);
+    for (int64_t i = 0; i < tasks; i++)
+        kernel->run(call, backwards ? tasks - 1 - i : i, scratch);
+    CHECK(guards_hold(scratch, floats), "%s: step %d writes outside its scratch", kernels->name, kind);
+    release(scratch);
+}
+
+static float *pack(const df_kernels *kernels, const df_call *call, const float *weight) {
+    const int64_t out = df_round_up(call->out_channels, kernels->lanes);
+    const int64_t count = out * call->channels * call->size * call->size;
+    float *packed = guarded(count);
+    kernels->pack(call, weight, packed);
+    CHECK(guards_hold(packed, count), "%s: packs outside", kernels->name);
+    return packed;
+}
+
+/* Every fast set against the reference. magnitude: of the output's sums, or NULL: the output itself and 1. */
+static void compare(df_step_kind kind, const df_call *given, const float *weight, const float *magnitude,
+                    double tolerance, const char *what) {
+    df_call call = *given;
+    const int64_t count = output_values(&call), of_image = count / call.images;
+    float *expected = guarded(count);
+    call.output = expected;
+    run_step(&df_kernels_reference, kind, &call, false);
+    for (int32_t isa = 1; isa < df_isa_count(); isa++) {
+        if (!df_isa_supported(isa))
+            continue;
+        const df_kernels *kernels = df_isa_kernels(isa);
+        float *got = guarded(count), *alone = guarded(of_image);
+        float *packed = kind == DF_STEP_CONV ? pack(kernels, given, weight) : NULL;
+        call.output = got;
+        call.weight = packed ? packed : given->weight;
+        run_step(kernels, kind, &call, false);
+        double worst = 0;
+        for (int64_t i = 0; i < count; i++) {
+            const double size = magnitude ? (double)magnitude[i] : 1 + fabs((double)expected[i]);
+            const double error = fabs((double)got[i] - (double)expected[i]) / size;
+            worst = error <= worst ? worst : error; /* NaN counts */
+        }
+        CHECK(worst <= tolerance, "%s: %s: error %g, allowed %g", kernels->name, what, worst, tolerance);
+        CHECK(guards_hold(got, count), "%s: %s writes outside", kernels->name, what);
+        for (int64_t image = 0; image < call.images && call.images > 1; image++) {
+            df_call one = call;
+            const int64_t in = (int64_t)call.channels * call.height * call.width;
+            const int64_t in1 = kind == DF_STEP_ADD && call.broadcast ? call.channels : in;
+            one.images = 1;
+            one.input[0] += image * in;
+            one.input[1] = call.input[1] ? call.input[1] + image * in1 : NULL;
+            one.input[2] = call.input[2] ? call.input[2] + image * in : NULL;
+            one.shift = call.shift ? call.shift + image * call.out_channels : NULL;
+            one.residual = call.residual ? call.residual + image * of_image : NULL;
+            one.output = alone;
+            run_step(kernels, kind, &one, true);
+            CHECK(!memcmp(alone, got + image * of_image, (size_t)of_image * sizeof *alone),
+                  "%s: %s: image %d differs when alone", kernels->name, what, (int)image);
+        }
+        if (packed)
+            release(packed);
+        release(got);
+        release(alone);
+    }
+    release(expected);
+}
+
+static void absolute(float *to, const float *from, int64_t count) {
+    for (int64_t i = 0; i < count; i++)
+        to[i] = fabsf(from[i]);
+}
+
+static void check_conv(df_call call, bool shift, bool residual) {
+    call.out_height = (call.height + call.stride - 1) / call.stride;
+    call.out_width = (call.width + call.stride - 1) / call.stride;
+    const int64_t inputs = call.images * call.height * call.width * call.channels, outputs = output_values(&call);
+    const int64_t weights = (int64_t)call.out_channels * call.channels * call.size * call.size;
+    const int64_t filled = df_round_up(call.out_channels, 64), shifts = call.images * call.out_channels;
+    float *x = guarded_random(inputs, 1), *w = guarded_random(weights, 1), *b = guarded_random(filled, 1);
+    float *s = guarded_random(shifts, 1), *r = guarded_random(outputs, 1), *magnitude = guarded(outputs);
+    for (int64_t i = call.out_channels; i < filled; i++)
+        b[i] = 0;
+    df_call size = call; /* the sum of the absolute terms: what a rounding error is relative to */
+    float *ax = guarded(inputs), *aw = guarded(weights), *ab = guarded(filled), *as = guarded(shifts),
+          *ar = guarded(outputs);
+    absolute(ax, x, inputs);
+    absolute(aw, w, weights);
+    absolute(ab, b, filled);
+    absolute(as, s, shifts);
+    absolute(ar, r, outputs);
+    size.input[0] = ax, size.weight = aw, size.bias = ab, size.output = magnitude;
+    size.shift = shift ? as : NULL, size.residual = residual ? ar : NULL;
+    run_step(&df_kernels_reference, DF_STEP_CONV, &size, false);
+    call.input[0] = x, call.weight = w, call.bias = b;
+    call.shift = shift ? s : NULL, call.residual = residual ? r : NULL;
+    char what[120];
+    snprintf(what, sizeof what, "conv %d, stride %d, %d x (%d, %d, %d) -> %d", call.size, call.stride, (int)call.images,
+             call.channels, call.height, call.width, call.out_channels);
+    /* Pieces of 128 terms: a rounding is at most 6e-8, and random ones do not all point one way. */
+    compare(DF_STEP_CONV, &call, w, magnitude, 5e-7, what);
+    float *all[] = {x, w, b, s, r, magnitude, ax, aw, ab, as, ar};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        release(all[i]);
+}
+
+static const int32_t channels[] = {1, 3, 5, 8, 12, 17, 32, 40};
+static const int32_t sizes[][2] = {{1, 1}, {1, 9}, {2, 3}, {5, 4}, {9, 7}, {3, 6}, {8, 8}};
+enum { CHANNELS = sizeof channels / sizeof *channels, SIZES = sizeof sizes / sizeof *sizes };
+
+static df_call call_of(int64_t images, int32_t c, int32_t h, int32_t w) {
+    return (df_call){.images = images,
+                     .channels = c,
+                     .height = h,
+                     .width = w,
+                     .out_channels = c,
+                     .out_height = h,
+                     .out_width = w,
+                     .size = 1,
+                     .stride = 1,
+                     .parts = 1};
+}
+
+static void test_conv(void) {
+    int variant = 0;
+    for (int i = 0; i < CHANNELS; i++)
+        for (int j = 0; j < CHANNELS; j++)
+            for (int32_t size = 1; size <= 3; size += 2)
+                for (int32_t stride = 1; stride <= 2; stride++, variant++) {
+                    const int32_t *hw = sizes[variant % SIZES];
+                    df_call call = call_of(variant % 3 ? 3 : 1, channels[i], hw[0], hw[1]);
+                    call.out_channels = channels[j], call.size = size, call.stride = stride;
+                    check_conv(call, variant & 1, variant & 2);
+                }
+    /* More than one piece, one block of rows and one group of outputs. */
+    df_call large = call_of(3, 150, 9, 9);
+    large.out_channels = 150, large.size = 3;
+    check_conv(large, true, true);
+    df_call linear = call_of(5, 300, 1, 1);
+    linear.out_channels = 290;
+    check_conv(linear, false, true);
+}
+
+static void test_norm(void) {
+    for (int i = 0; i < CHANNELS; i++)
+        for (int32_t groups = 1; groups <= channels[i]; groups++)
+            for (int s = 0; s < SIZES && channels[i] % groups == 0; s++) {
+                df_call call = call_of(s & 1 ? 3 : 1, channels[i], sizes[s][0], sizes[s][1]);
+                call.parts = groups, call.epsilon = 1e-5F, call.silu = (s + groups) & 1;
+                const int64_t count = output_values(&call);
+                float *x = guarded_random(count, 1), *scale = guarded_random(call.channels, 2);
+                float *shift = guarded_random(call.channels, 2);
+                for (int64_t j = 0; j < count; j++)
+                    x[j] += s == 4 ? 5000.0F : 0.5F; /* a mean far above the deviation must cost nothing */
+                call.input[0] = x, call.weight = scale, call.bias = shift;
+                char what[100];
+                snprintf(what, sizeof what, "norm (%d, %d, %d), %d groups", call.channels, call.height, call.width,
+                         groups);
+                compare(DF_STEP_NORM, &call, NULL, NULL, 1e-6, what);
+                release(x);
+                release(scale);
+                release(shift);
+            }
+    /* More groups than a task takes; and so many pixels that a sum in float alone would drift. */
+    df_call large[] = {call_of(1, 128, 32, 32), call_of(1, 6, 300, 301)};
+    large[0].parts = 32, large[0].silu = true;
+    large[1].parts = 3;
+    for (int i = 0; i < 2; i++) {
+        large[i].epsilon = 1e-6F;
+        float *x = guarded_random(output_values(&large[i]), 3);
+        float *scale = guarded_random(128, 1), *shift = guarded_random(128, 1);
+        large[i].input[0] = x, large[i].weight = scale, large[i].bias = shift;
+        compare(DF_STEP_NORM, &large[i], NULL, NULL, 6e-7, "large norm");
+        release(x);
+        release(scale);
+        release(shift);
+    }
+}
+
+static void test_attention(void) {
+    static const int32_t cases[][3] = {{1, 9, 9},  {3, 1, 1},  {5, 3, 2},    {12, 4, 4}, {17, 9, 7},
+                                       {40, 1, 9}, {40, 8, 8}, {72, 12, 13}, {300, 5, 5}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (int32_t heads = 1; heads <= 2; heads++) {
+            df_call call = call_of(i & 1 ? 1 : 3, cases[i][0], cases[i][1], cases[i][2]);
+            if (call.channels % heads)
+                continue;
+            call.parts = heads;
+            float *qkv[3];
+            for (int j = 0; j < 3; j++)
+                call.input[j] = qkv[j] = guarded_random(output_values(&call), j == 0 ? 4 : 1);
+            char what[100];
+            snprintf(what, sizeof what, "attention (%d, %d, %d), %d heads", call.channels, call.height, call.width,
+                     heads);
+            compare(DF_STEP_ATTENTION, &call, NULL, NULL, 2e-6, what);
+            for (int j = 0; j < 3; j++)
+                release(qkv[j]);
+        }
+    /* Scores of +-1e4 would overflow without the largest taken out. */
+    df_call call = call_of(1, 4, 5, 5);
+    float *q = guarded_random(100, 100), *v = guarded_random(100, 1);
+    call.input[0] = call.input[1] = q, call.input[2] = v;
+    compare(DF_STEP_ATTENTION, &call, NULL, NULL, 1e-3, "attention with large scores");
+    release(q);
+    release(v);
+}
+
+static void test_add(void) {
+    for (int i = 0; i < CHANNELS; i++)
+        for (int s = 0; s < SIZES; s++)
+            for (int broadcast = 0; broadcast < 2; broadcast++) {
+                df_call call = call_of(3, channels[i], sizes[s][0], sizes[s][1]);
+                float *a = guarded_random(output_values(&call), 1), *b = guarded_random(output_values(&call), 1);
+                call.input[0] = a, call.input[1] = b, call.broadcast = broadcast;
+                compare(DF_STEP_ADD, &call, NULL, NULL, 0, "add");
+                release(a);
+                release(b);
+            }
+    df_call call = call_of(2, 40, 30, 30); /* more than a task's values */
+    float *a = guarded_random(output_values(&call), 1), *b = guarded_random(output_values(&call), 1);
+    call.input[0] = a, call.input[1] = b;
+    compare(DF_STEP_ADD, &call, NULL, NULL, 0, "add, large");
+    release(a);
+    release(b);
+}
+
+/* Units in the last place of float32 at x, the subnormal ones too. */
+static double ulp(double x) {
+    int exponent;
+    frexp(x, &exponent);
+    return ldexp(1, exponent - 24 < -149 ? -149 : exponent - 24);
+}
+
+static void test_silu(void) {
+    enum { COUNT = 400000 };
+    df_call call = call_of(1, 1, 1, COUNT);
+    float *x = guarded(COUNT), *y = guarded(COUNT);
+    static const float special[] = {0.0F, -0.0F, 1e-45F, -1e-45F, -87.3F, -88.8F, -100,  -103.9F, -104,    -110,
+                                    -111, -1e4F, -1e30F, -3e38F,  88.8F,  1e4F,   3e38F, 1e-38F,  INFINITY};
+    enum { SPECIAL = sizeof special / sizeof *special };
+    for (int i = 0; i < COUNT; i++) /* -120..120, finer around zero */
+        x[i] = i < SPECIAL ? special[i] : i & 1 ? 120 * random_float() : random_float() * 4;
+    call.input[0] = x, call.output = y;
+    for (int32_t isa = 0; isa < df_isa_count(); isa++) {
+        if (!df_isa_supported(isa))
+            continue;
+        run_step(df_isa_kernels(isa), DF_STEP_SILU, &call, false);
+        double worst = 0;
+        float at = 0;
+        for (int i = 0; i < COUNT; i++) {
+            const double exact = x[i] < -1e3F ? -0.0 : (double)x[i] / (1 + exp(-(double)x[i]));
+            const double error =
+                x[i] == INFINITY ? (y[i] == INFINITY ? 0 : 1e9) : fabs((double)y[i] - exact) / ulp(exact);
+            if (!(error <= worst))
+                worst = error, at = x[i];
+        }
+        CHECK(worst <= 3.5, "%s: silu(%g) is off by %g units in the last place", df_isa_name(isa), (double)at, worst);
+        CHECK(guards_hold(y, COUNT), "%s: silu writes outside", df_isa_name(isa));
+    }
+    x[1] = NAN;
+    for (int32_t isa = 0; isa < df_isa_count(); isa++)
+        if (df_isa_supported(isa)) {
+            run_step(df_isa_kernels(isa), DF_STEP_SILU, &call, false);
+            CHECK(isnan(y[1]), "%s: silu hides a NaN", df_isa_name(isa));
+        }
+    release(x);
+    release(y);
+}
+
+/* Channel c of pixel p of image i has the value i * 10000 + p * 100 + c wherever it is moved to. */
+static void test_moves(void) {
+    enum { IMAGES = 2, H = 3, W = 2, C = 5, D = 4 };
+    float nchw[IMAGES * C * H * W], nhwc[IMAGES * H * W * C], other[IMAGES * H * W * D];
+    for (int i = 0; i < IMAGES; i++)
+        for (int p = 0; p < H * W; p++) {
+            for (int c = 0; c < C; c++)
+                nchw[(i * C + c) * H * W + p] = nhwc[(i * H * W + p) * C + c] = (float)(i * 10000 + p * 100 + c);
+            for (int c = 0; c < D; c++)
+                other[(i * H * W + p) * D + c] = (float)(i * 10000 + p * 100 + C + c);
+        }
+    float *out = guarded(IMAGES * C * H * W);
+    df_call call = call_of(IMAGES, C, H, W);
+    call.input[0] = nchw, call.output = out;
+    run_step(&df_kernels_reference, DF_STEP_IMPORT, &call, true);
+    CHECK(!memcmp(out, nhwc, sizeof nhwc) && guards_hold(out, IMAGES * C * H * W), "import");
+    call.input[0] = nhwc;
+    run_step(&df_kernels_reference, DF_STEP_EXPORT, &call, true);
+    CHECK(!memcmp(out, nchw, sizeof nchw) && guards_hold(out, IMAGES * C * H * W), "export");
+    release(out);
+
+    out = guarded(IMAGES * H * W * (C + D));
+    call.input[1] = other, call.output = out, call.out_channels = C + D;
+    run_step(&df_kernels_reference, DF_STEP_CONCAT, &call, true);
+    bool right = guards_hold(out, IMAGES * H * W * (C + D));
+    for (int i = 0; i < IMAGES * H * W * (C + D); i++)
+        right &= out[i] == (float)(i / (H * W * (C + D)) * 10000 + i / (C + D) % (H * W) * 100 + i % (C + D));
+    CHECK(right, "concat");
+    release(out);
+
+    out = guarded(IMAGES * 4 * H * W * C);
+    call.output = out, call.out_channels = C, call.out_height = 2 * H, call.out_width = 2 * W;
+    run_step(&df_kernels_reference, DF_STEP_UPSAMPLE, &call, true);
+    right = guards_hold(out, IMAGES * 4 * H * W * C);
+    for (int i = 0; i < IMAGES; i++)
+        for (int y = 0; y < 2 * H; y++)
+            for (int x = 0; x < 2 * W; x++)
+                for (int c = 0; c < C; c++)
+                    right &= out[((i * 2 * H + y) * 2 * W + x) * C + c] ==
+                             (float)(i * 10000 + (y / 2 * W + x / 2) * 100 + c);
+    CHECK(right, "upsample");
+    release(out);
+
+    out = guarded(2 * C);
+    call = (df_call){.images = 2, .out_channels = C, .time = (int32_t[]){3, 0}, .weight = nhwc, .output = out};
+    run_step(&df_kernels_reference, DF_STEP_TIME, &call, true);
+    CHECK(!memcmp(out, nhwc + 3 * C, C * sizeof *out) && !memcmp(out + C, nhwc, C * sizeof *out) &&
+              guards_hold(out, 2 * C),
+          "time");
+    release(out);
+}
+
+/* The bits of the portable set are the same on every machine and by every compiler: this is one of its results. */
+static void test_portable_is_fixed(void) {
+    enum { C = 37, K = 9 };
+    float x[C], w[K * C], b[16] = {0}, y[K];
+    for (int i = 0; i < C; i++)
+        x[i] = (float)((i * 7) % 11) / 7.0F - 0.6F;
+    for (int i = 0; i < K * C; i++)
+        w[i] = (float)((i * 13) % 29) / 23.0F - 0.5F;
+    df_call call = call_of(1, C, 1, 1);
+    call.out_channels = K;
+    float *packed = pack(&df_kernels_portable, &call, w);
+    call.input[0] = x, call.weight = packed, call.bias = b, call.output = y;
+    run_step(&df_kernels_portable, DF_STEP_CONV, &call, false);
+    for (int k = 0; k < K; k++) {
+        volatile float sum = 0; /* volatile: one rounding to float32 after each operation */
+        for (int i = 0; i < C; i++) {
+            const volatile float product = x[i] * w[k * C + i];
+            sum = sum + product;
+        }
+        CHECK(y[k] == sum, "output %d: %a, expected %a", k, (double)y[k], (double)sum);
+    }
+    release(packed);
+}
+
+int main(void) {
+    for (int32_t isa = 0; isa < df_isa_count(); isa++)
+        if (!df_isa_supported(isa))
+            SKIP("%s: this processor or build cannot run it", df_isa_name(isa));
+    test_moves();
+    test_conv();
+    test_norm();
+    test_attention();
+    test_add();
+    test_silu();
+    test_portable_is_fixed();
+    return check_report("kernels");
+}

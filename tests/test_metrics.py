@@ -1,0 +1,463 @@
+"""Metrics against scikit-learn, plain Python, published vectors and known distributions."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import hypothesis.extra.numpy as hnp
+import numpy as np
+import pytest
+import sklearn.metrics as sk
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy import stats
+
+from diffence import metrics
+
+SIX_MEMBERS, SIX_NONMEMBERS = [0.45, 0.9, 0.99], [0.1, 0.6, 0.2]
+
+few_values = st.integers(-4, 4).map(lambda value: value / 2)  # so that ties are the rule
+tied_scores = hnp.arrays(np.float64, st.integers(1, 40), elements=few_values)
+any_scores = hnp.arrays(np.float64, st.integers(1, 30), elements=st.floats(-1e6, 1e6))
+
+
+def sk_roc(members: NDArray[Any], nonmembers: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    truth = np.repeat([1, 0], [len(members), len(nonmembers)])
+    fpr, tpr, _ = sk.roc_curve(truth, np.concatenate([members, nonmembers]), drop_intermediate=False)
+    return fpr, tpr
+
+
+def plain_song_mittal(members: NDArray[Any], nonmembers: NDArray[Any]) -> float:
+    """The rule of attacks.md section 2, word for word."""
+    threshold, best = 0.0, 0.0
+    for value in [*members, *nonmembers]:
+        right = 0.5 * (sum(members >= value) / len(members) + sum(nonmembers < value) / len(nonmembers))
+        if right > best:
+            threshold, best = float(value), right
+    return threshold
+
+
+# ---- plain figures -----------------------------------------------------------------------------------------------
+
+
+@given(tied_scores, tied_scores)
+def test_equals_scikit_learn_with_ties(members: NDArray[Any], nonmembers: NDArray[Any]) -> None:
+    fpr, tpr = sk_roc(members, nonmembers)
+    curve = metrics.roc(members, nonmembers)
+    np.testing.assert_array_equal(curve.fpr, fpr)
+    np.testing.assert_array_equal(curve.tpr, tpr)
+    truth = np.repeat([1, 0], [len(members), len(nonmembers)])
+    expected = sk.roc_auc_score(truth, np.concatenate([members, nonmembers]))
+    assert metrics.auc(members, nonmembers) == pytest.approx(expected, abs=1e-12)
+    assert metrics.balanced_accuracy_oracle(members, nonmembers) == pytest.approx(max(1 - (fpr + 1 - tpr) / 2))
+    for rate in (0.001, 0.1, 0.25, 0.5, 1.0):
+        for strict, within in ((True, np.less), (False, np.less_equal)):
+            found = metrics.tpr_at_fpr(members, nonmembers, rate, strict=strict)
+            assert found == pytest.approx(tpr[within(fpr, rate)].max(), abs=1e-12)
+            fnr = (len(members) - np.rint(tpr * len(members))) / len(members)
+            found = metrics.tnr_at_fnr(members, nonmembers, rate, strict=strict)
+            assert found == pytest.approx(1 - fpr[within(fnr, rate)].min(), abs=1e-12)
+
+
+@given(any_scores, any_scores)
+def test_auc_is_the_share_of_right_pairs(members: NDArray[Any], nonmembers: NDArray[Any]) -> None:
+    pairs = np.sign(members[:, None] - nonmembers).mean()
+    assert metrics.auc(members, nonmembers) == pytest.approx((1 + pairs) / 2, abs=1e-12)
+    assert metrics.auc(nonmembers, members) == pytest.approx((1 - pairs) / 2, abs=1e-12)
+
+
+@given(tied_scores, tied_scores, st.sampled_from([0.001, 0.05, 0.2, 0.5, 1.0]), st.booleans())
+def test_tnr_is_tpr_mirrored(members: NDArray[Any], nonmembers: NDArray[Any], rate: float, strict: bool) -> None:
+    mirrored = metrics.tpr_at_fpr(-nonmembers, -members, rate, strict=strict)
+    assert metrics.tnr_at_fnr(members, nonmembers, rate, strict=strict) == pytest.approx(mirrored, abs=1e-12)
+
+
+@given(any_scores, any_scores)
+def test_monotone_transforms_change_nothing(members: NDArray[Any], nonmembers: NDArray[Any]) -> None:
+    ranks = stats.rankdata(np.concatenate([members, nonmembers]))
+    curve, ranked = metrics.roc(members, nonmembers), metrics.roc(ranks[: len(members)], ranks[len(members) :])
+    np.testing.assert_array_equal(curve.fpr, ranked.fpr)
+    np.testing.assert_array_equal(curve.tpr, ranked.tpr)
+
+
+def test_six_samples() -> None:
+    """attacks.md 9.4 (printed by SACRO-ML; the last two computed)."""
+    members, nonmembers = np.array(SIX_MEMBERS), np.array(SIX_NONMEMBERS)
+    called = metrics.balanced_accuracy(members >= 0.5, nonmembers >= 0.5)
+    assert called == pytest.approx(2 / 3)  # TPR 2/3, TNR 2/3
+    assert metrics.auc(members, nonmembers) == pytest.approx(8 / 9)
+    for rate, expected in ((0.0, 2 / 3), (0.001, 2 / 3), (0.1, 2 / 3), (0.4, 1.0), (1.0, 1.0)):
+        assert metrics.tpr_at_fpr(members, nonmembers, rate, strict=False) == pytest.approx(expected)
+        if rate > 0:
+            assert metrics.tpr_at_fpr(members, nonmembers, rate) == pytest.approx(expected)
+    assert metrics.balanced_accuracy_oracle(members, nonmembers) == pytest.approx(5 / 6)
+
+
+def test_roc_has_all_points() -> None:
+    """attacks.md 9.5 (printed by tensorflow/privacy): the counts at every threshold."""
+    curve = metrics.roc([9, 4, 5, 0], [3, 8, 6, 1, 2, 7])
+    np.testing.assert_array_equal(curve.tpr * 4, [0, 1, 1, 1, 1, 2, 3, 3, 3, 3, 4])
+    np.testing.assert_array_equal(curve.fpr * 6, [0, 0, 1, 2, 3, 3, 3, 4, 5, 6, 6])
+    np.testing.assert_array_equal(curve.thresholds, [np.inf, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0])
+
+
+def test_collinear_points_are_kept() -> None:
+    """Without them "the last point with FPR < 0.5" would have TPR 0, not 0.4."""
+    members, nonmembers = np.arange(5.0), np.arange(5.0)
+    assert metrics.tpr_at_fpr(members, nonmembers, 0.5) == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(("strict", "allowed"), [(True, 0), (False, 1)])
+def test_strict_with_a_thousand_nonmembers(strict: bool, allowed: int) -> None:
+    nonmembers = np.arange(1000.0)
+    members = np.array([2000.0, 998.5, 997.5, -1.0])
+    expected = [1 / 4, 2 / 4][allowed]
+    assert metrics.tpr_at_fpr(members, nonmembers, strict=strict) == expected
+    assert metrics.tnr_at_fnr(-nonmembers, -members, strict=strict) == expected
+    # One non-member more, and strict allows the one false positive too: 1 / 1001 < 0.001.
+    assert metrics.tpr_at_fpr(members, np.append(nonmembers, -5.0), strict=True) == 2 / 4
+
+
+def test_a_tie_with_the_best_nonmember_is_not_below_the_rate() -> None:
+    assert metrics.tpr_at_fpr([1.0, 1.0, 2.0], np.linspace(0, 1, 1000)) == pytest.approx(1 / 3)
+
+
+def test_rate_zero_is_for_non_strict_only() -> None:
+    with pytest.raises(ValueError, match=r"^fpr: .*strict=False"):
+        metrics.tpr_at_fpr(SIX_MEMBERS, SIX_NONMEMBERS, 0.0)
+    with pytest.raises(ValueError, match=r"^fnr: .*1\.5"):
+        metrics.tnr_at_fnr(SIX_MEMBERS, SIX_NONMEMBERS, 1.5, strict=False)
+
+
+def test_infinite_scores_are_ranked() -> None:
+    assert metrics.auc([np.inf, 0.0], [-np.inf, 0.0]) == pytest.approx(7 / 8)
+
+
+@given(tied_scores, tied_scores)
+def test_calibration_is_song_and_mittals(members: NDArray[Any], nonmembers: NDArray[Any]) -> None:
+    assert metrics.calibrate_threshold(members, nonmembers) == plain_song_mittal(members, nonmembers)
+
+
+def test_the_first_of_equal_thresholds_wins() -> None:
+    # Both 3 and 1 give 3/4; the order of the members decides.
+    assert metrics.calibrate_threshold([3.0, 1.0], [2.0, 0.0]) == 3.0
+    assert metrics.calibrate_threshold([1.0, 3.0], [2.0, 0.0]) == 1.0
+
+
+def test_thresholds_per_class() -> None:
+    rng = np.random.default_rng(5)
+    member_labels, nonmember_labels = rng.integers(0, 3, 60), rng.integers(0, 3, 50)
+    member_labels[0] = 4  # a class with a known member only; class 3 has nobody
+    members = rng.normal(0.5, 1, 60) + 10 * member_labels
+    nonmembers = rng.normal(0, 1, 50) + 10 * nonmember_labels
+    thresholds, counts = metrics.calibrate_class_thresholds(members, nonmembers, member_labels, nonmember_labels, 5)
+    for label in range(3):
+        ours, theirs = members[member_labels == label], nonmembers[nonmember_labels == label]
+        assert thresholds[label] == plain_song_mittal(ours, theirs)
+        assert tuple(counts[label]) == (len(ours), len(theirs))
+    assert counts[3:].tolist() == [[0, 0], [1, 0]]
+    assert set(thresholds[3:]) == {plain_song_mittal(members, nonmembers)}
+
+
+@given(hnp.arrays(bool, st.integers(1, 20)), hnp.arrays(bool, st.integers(1, 20)))
+def test_balanced_accuracy_of_decisions(members: NDArray[Any], nonmembers: NDArray[Any]) -> None:
+    expected = (members.mean() + 1 - nonmembers.mean()) / 2
+    assert metrics.balanced_accuracy(members, nonmembers) == pytest.approx(expected, abs=1e-12)
+
+
+def test_gap_floor() -> None:
+    assert metrics.gap_floor(0.984, 0.814) == pytest.approx(0.585)
+    with pytest.raises(ValueError, match=r"^test_accuracy: "):
+        metrics.gap_floor(0.9, 81.4)
+
+
+# ---- calibration error, phi, divergence, rates -------------------------------------------------------------------
+
+FOUR = np.array([[0.95, 0.05], [0.95, 0.05], [0.85, 0.15], [0.55, 0.45]])
+
+
+def test_ece_vector() -> None:
+    labels = np.array([0, 1, 0, 0])
+    assert metrics.ece(FOUR, labels, kind="probabilities") == pytest.approx(0.375)
+    assert metrics.ece(np.log(FOUR), labels) == pytest.approx(0.375)
+    assert metrics.ece(FOUR, labels) != pytest.approx(0.375)  # read as logits, as was said
+
+
+@given(st.integers(1, 15), st.integers(0, 2**32 - 1))
+def test_ece_is_its_definition(bins: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    # Confidences on and off the edges of the bins.
+    confidence = np.concatenate([rng.uniform(0.5, 1, 20), np.arange(5, 11) / 10])
+    rows = np.stack([confidence, 1 - confidence], axis=1)
+    labels = rng.integers(0, 2, len(rows))
+    correct, expected, edges = rows.argmax(1) == labels, 0.0, np.linspace(0, 1, bins + 1)
+    for low, high in itertools.pairwise(edges):
+        inside = (confidence > low) & (confidence <= high)
+        if inside.any():
+            expected += inside.mean() * abs(correct[inside].mean() - confidence[inside].mean())
+    assert metrics.ece(rows, labels, kind="probabilities", bins=bins) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"outputs": FOUR * 100, "kind": "probabilities"}, "^outputs: expected probabilities"),
+        ({"outputs": -FOUR, "kind": "probabilities"}, "^outputs: expected probabilities"),
+        ({"outputs": FOUR[0]}, r"^outputs: expected shape \(n >= 1, classes >= 2\), got \(2,\)"),
+        ({"outputs": FOUR * np.nan}, "^outputs: expected finite"),
+        ({"labels": [0, 1, 2, 0]}, "^labels: expected classes 0 to 1, got 0 to 2"),
+        ({"labels": [0, 1]}, r"^labels: expected shape \(4,\), got \(2,\)"),
+        ({"bins": 0}, "^bins: "),
+        ({"kind": "softmax"}, "^kind: .*'softmax'"),
+    ],
+)
+def test_ece_refuses(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        metrics.ece(**({"outputs": FOUR, "labels": [0, 1, 0, 0]} | change))
+
+
+def test_phi_vectors() -> None:
+    """attacks.md 9.2 and 9.3."""
+    rows = [[1.0, 2.0, -3.0], [-1.0, 1.0, 0.0]]
+    np.testing.assert_allclose(metrics.phi(rows, [1, 2]), [0.98185009, -1.12692802], atol=5e-9)
+    probabilities = np.log([[0.1, 0.85, 0.05], [0.1, 0.5, 0.4]])
+    np.testing.assert_allclose(metrics.phi(probabilities, [1, 2]), [1.73460106, -0.40546511], atol=5e-9)
+    np.testing.assert_allclose(metrics.phi([[1.0, 2.0, -3.0]]), [0.9818500721], atol=5e-11)
+    np.testing.assert_allclose(metrics.phi(np.log([[0.7, 0.2, 0.1]])), [0.8472978604], atol=5e-11)
+    assert metrics.phi([[1000.0, 0.0, -1000.0]])[0] == 1000.0
+    assert metrics.phi([[0.0, 0.0]])[0] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("p", "q", "divergence", "distance"),
+    [
+        ([1, 0], [0, 1], 0.6931471806, 0.8325546112),
+        ([1, 2, 3], [3, 2, 1], 0.0872080240, 0.2953100472),
+        ([0.2, 0.8], [2, 8], 0.0, 0.0),
+    ],
+)
+def test_js_divergence(p: list[float], q: list[float], divergence: float, distance: float) -> None:
+    assert metrics.js_divergence(p, q) == pytest.approx(divergence, abs=5e-11)
+    assert math.sqrt(metrics.js_divergence(p, q)) == pytest.approx(distance, abs=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("p", "q", "message"),
+    [
+        ([0, 0], [1, 0], "^p: "),
+        ([1, 0], [1, -1], "^q: "),
+        ([1, 0], [1, 0, 0], "^p, q: "),
+        ([1, np.inf], [1, 1], "^p: "),
+    ],
+)
+def test_js_divergence_refuses(p: list[float], q: list[float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        metrics.js_divergence(p, q)
+
+
+@pytest.mark.parametrize(
+    ("trials", "successes", "low", "high"),
+    [
+        (1000, 1, 0.0025, 0.5559),
+        (2000, 2, 0.0121, 0.3608),
+        (5000, 5, 0.0325, 0.2332),
+        (10000, 10, 0.0480, 0.1838),
+        (25000, 25, 0.0647, 0.1476),
+        (1000, 0, 0.0, 0.3682),
+        (2000, 0, 0.0, 0.1843),
+    ],
+)
+def test_clopper_pearson_table(trials: int, successes: int, low: float, high: float) -> None:
+    found = np.array(metrics.clopper_pearson(successes, trials)) * 100
+    np.testing.assert_allclose(found, [low, high], atol=5.1e-5)
+    mirrored = metrics.clopper_pearson(trials - successes, trials)
+    np.testing.assert_allclose(mirrored, [1 - high / 100, 1 - low / 100], atol=5.1e-7)
+
+
+def test_zero_false_positives_prove_the_rate_from_2995_nonmembers_on() -> None:
+    assert metrics.clopper_pearson(0, 2994, confidence=0.9)[1] > 0.001  # two-sided 90 % is one-sided 95 %
+    assert metrics.clopper_pearson(0, 2995, confidence=0.9)[1] <= 0.001
+    with pytest.raises(ValueError, match=r"^successes, trials: "):
+        metrics.clopper_pearson(3, 2)
+    with pytest.raises(ValueError, match=r"^confidence: "):
+        metrics.clopper_pearson(1, 2, confidence=95)
+
+
+# ---- bad scores, refused by every metric -------------------------------------------------------------------------
+
+PAIRED = [
+    metrics.roc,
+    metrics.auc,
+    metrics.balanced_accuracy_oracle,
+    metrics.tpr_at_fpr,
+    metrics.tnr_at_fnr,
+    metrics.calibrate_threshold,
+    lambda members, nonmembers: metrics.bootstrap(members, nonmembers, seed=0, resamples=2),
+]
+
+
+@pytest.mark.parametrize("metric", PAIRED)
+@pytest.mark.parametrize(
+    ("bad", "error", "message"),
+    [
+        ([], ValueError, r"at least one score in one dimension, got shape \(0,\)"),
+        ([[0.1, 0.2]], ValueError, r"one dimension, got shape \(1, 2\)"),
+        (0.5, ValueError, r"one dimension, got shape \(\)"),
+        ([0.5, np.nan], ValueError, "without NaN, got 1 NaN"),
+        (["a", "b"], TypeError, "real numbers, got <U1"),
+        ([1 + 2j], TypeError, "real numbers, got complex128"),
+    ],
+)
+def test_bad_scores_are_refused_by_name(metric: Any, bad: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=f"^members: expected .*{message}"):
+        metric(bad, SIX_NONMEMBERS)
+    with pytest.raises(error, match=f"^nonmembers: expected .*{message}"):
+        metric(SIX_MEMBERS, bad)
+
+
+def test_scores_are_not_decisions() -> None:
+    with pytest.raises(TypeError, match=r"^members: expected decisions .* got float64"):
+        metrics.balanced_accuracy(SIX_MEMBERS, SIX_NONMEMBERS)
+
+
+# ---- bootstrap ---------------------------------------------------------------------------------------------------
+
+
+def normal_scores(auc: float, members: int, nonmembers: int, seed: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    rng = np.random.default_rng(seed)
+    return rng.normal(math.sqrt(2) * stats.norm.ppf(auc), 1, members), rng.normal(0, 1, nonmembers)
+
+
+def hanley_mcneil(auc: float, members: int, nonmembers: int) -> float:
+    """95 % half-width of an AUC, attacks.md section 1."""
+    q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
+    spread = auc * (1 - auc) + (members - 1) * (q1 - auc**2) + (nonmembers - 1) * (q2 - auc**2)
+    return 1.959964 * math.sqrt(spread / (members * nonmembers))
+
+
+@pytest.mark.parametrize(("auc", "points"), [(0.55, 2.52), (0.68, 2.33), (0.79, 1.98)])
+def test_half_width_is_hanley_and_mcneils(auc: float, points: float) -> None:
+    assert hanley_mcneil(auc, 1000, 1000) * 100 == pytest.approx(points, abs=0.006)
+    scores = normal_scores(auc, 1000, 1000, seed=2)
+    found = metrics.bootstrap(*scores, ("auc",), seed=3)["auc"]
+    assert (found.high - found.low) / 2 == pytest.approx(hanley_mcneil(found.value, 1000, 1000), rel=0.1)
+    assert found.value == metrics.auc(*scores)
+    assert found.n == 2000
+
+
+def test_unequal_groups_are_resampled_apart() -> None:
+    scores = normal_scores(0.7, 3000, 100, seed=4)
+    found = metrics.bootstrap(*scores, ("auc",), seed=5)["auc"]
+    assert (found.high - found.low) / 2 == pytest.approx(hanley_mcneil(found.value, 3000, 100), rel=0.15)
+
+
+def test_intervals_cover() -> None:
+    """Of 200 samples of 150 + 150 with a known AUC, a 95 % interval holds it in 94 % +- 3.5 % (two deviations)."""
+    covered = 0
+    for seed in range(200):
+        found = metrics.bootstrap(*normal_scores(0.65, 150, 150, seed), ("auc",), seed=seed, resamples=300)["auc"]
+        covered += found.low <= 0.65 <= found.high
+    assert 180 <= covered <= 198
+
+
+def test_the_interval_of_the_oracle_is_not_biased_twice() -> None:
+    """Where there is nothing to find, the true value is 0.5; plain percentiles hold it in about 1 % of the cases."""
+    covered = 0
+    for seed in range(40):
+        found = metrics.bootstrap(*normal_scores(0.5, 500, 500, seed), seed=seed, resamples=200)
+        oracle = found["balanced_accuracy_oracle"]
+        assert 0.5 <= oracle.low <= oracle.value <= oracle.high
+        covered += oracle.low <= 0.5
+    assert covered >= 30
+
+
+def test_replicates_are_the_metrics_of_resamples() -> None:
+    """The counted replicates equal the metrics of explicitly resampled scores, drawn by the same generator."""
+    rng = np.random.default_rng(6)
+    members, nonmembers = rng.integers(0, 9, 70) + 1.0, rng.integers(0, 9, 90) * 1.0
+    found = metrics.bootstrap(members, nonmembers, seed=7, resamples=50, rate=0.1)
+    draw = np.random.default_rng(7)
+    ours, theirs = draw.integers(70, size=(50, 70)), draw.integers(90, size=(50, 90))
+    resamples = [(members[a], nonmembers[b]) for a, b in zip(ours, theirs, strict=True)]
+    for name in ("auc", "tpr_at_fpr", "tnr_at_fnr"):
+        single = getattr(metrics, name)
+        rate = () if name == "auc" else (0.1,)
+        low, high = np.percentile([single(*pair, *rate) for pair in resamples], [2.5, 97.5])
+        assert (found[name].low, found[name].high) == (pytest.approx(low), pytest.approx(high))
+        assert found[name].value == single(members, nonmembers, *rate)
+    low, high = np.percentile([metrics.balanced_accuracy_oracle(*pair) for pair in resamples], [2.5, 97.5])
+    oracle = found["balanced_accuracy_oracle"]
+    assert oracle[:3] == pytest.approx((oracle.value, 2 * oracle.value - high, 2 * oracle.value - low))
+
+
+def test_the_seed_decides() -> None:
+    scores = normal_scores(0.7, 50, 60, seed=8)
+    first = metrics.bootstrap(*scores, seed=1, resamples=100)
+    assert metrics.bootstrap(*scores, seed=1, resamples=100) == first
+    assert metrics.bootstrap(*scores, seed=2, resamples=100) != first
+    with pytest.raises(ValueError, match=r"^resamples: "):
+        metrics.bootstrap(*scores, seed=1, resamples=0)
+
+
+def test_pairs_are_pairs() -> None:
+    """A difference of nothing is exactly nothing; one of nearly equal scores is much surer than two apart."""
+    before = normal_scores(0.75, 400, 400, seed=9)
+    for change in metrics.paired_bootstrap(before, before, seed=1, resamples=200).values():
+        assert change[:3] == (0.0, 0.0, 0.0)
+    rng = np.random.default_rng(10)
+    after = tuple(own + rng.normal(0, 0.4, 400) for own in before)
+    paired = metrics.paired_bootstrap(after, before, ("auc",), seed=1)["auc"]
+    apart = metrics.bootstrap(*before, ("auc",), seed=1)["auc"]
+    assert paired.value == pytest.approx(metrics.auc(*after) - metrics.auc(*before))
+    assert paired.low < paired.value < paired.high < 0
+    assert paired.high - paired.low < 0.6 * (apart.high - apart.low)
+
+
+def test_pairs_must_be_of_the_same_samples() -> None:
+    before, after = normal_scores(0.7, 30, 40, 1), normal_scores(0.7, 30, 41, 1)
+    with pytest.raises(ValueError, match=r"^defended, undefended: .*\[\(30, 41\)\] and \[\(30, 40\)\]"):
+        metrics.paired_bootstrap(after, before, seed=0, resamples=2)
+
+
+def groups_of(sizes: list[tuple[int, int]]) -> tuple[NDArray[Any], NDArray[Any]]:
+    return tuple(np.repeat(np.arange(len(sizes)), [size[side] for size in sizes]) for side in (0, 1))  # type: ignore[return-value]
+
+
+def test_auc_of_groups_counts_pairs_of_one_classifier() -> None:
+    sizes = [(40, 60), (90, 30), (55, 55)]
+    parts = [normal_scores(0.7, *size, seed=seed) for seed, size in enumerate(sizes)]
+    # Each classifier has a scale of its own.
+    shifted = [(ours + 5 * place, theirs + 5 * place) for place, (ours, theirs) in enumerate(parts)]
+    members, nonmembers = (np.concatenate([part[side] for part in shifted]) for side in (0, 1))
+    found = metrics.bootstrap(members, nonmembers, seed=1, groups=groups_of(sizes), resamples=300)
+    expected = np.average([metrics.auc(*part) for part in parts], weights=[a * b for a, b in sizes])
+    assert found["auc"].value == pytest.approx(expected)
+    assert found["tpr_at_fpr"].value == metrics.tpr_at_fpr(members, nonmembers)  # one threshold for all
+    pooled = metrics.bootstrap(members, nonmembers, seed=1, groups=groups_of(sizes), resamples=300, pooled=True)
+    assert pooled["auc"].value == metrics.auc(members, nonmembers)
+    assert pooled["tpr_at_fpr"] == found["tpr_at_fpr"]
+    # Resampling within groups leaves out the spread between them.
+    ignored = metrics.bootstrap(members, nonmembers, seed=1, resamples=300)
+    assert pooled["auc"].high - pooled["auc"].low < 0.7 * (ignored["auc"].high - ignored["auc"].low)
+
+
+def test_one_group_is_no_group() -> None:
+    scores = normal_scores(0.7, 50, 60, seed=8)
+    same = metrics.bootstrap(*scores, seed=1, resamples=50, groups=(np.full(50, 3), np.full(60, 3)))
+    assert same == metrics.bootstrap(*scores, seed=1, resamples=50)
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        (([0, 0, 1], [0, 0, 0]), "^groups: expected members and non-members in every group"),
+        (([0, 0], [0, 0, 0]), r"^groups\[0\]: expected shape \(3,\), got \(2,\)"),
+        (([0, 0, 0], [0, 0]), r"^groups\[1\]: expected shape \(3,\), got \(2,\)"),
+    ],
+)
+def test_bad_groups_are_refused(groups: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        metrics.bootstrap(SIX_MEMBERS, SIX_NONMEMBERS, seed=0, resamples=2, groups=groups)
