@@ -1,8 +1,21 @@
-/* The least a C test needs: CHECK counts and reports, SKIP says why, check_report ends main. */
+/* The least a C test needs: CHECK counts and reports, SKIP says why, check_report ends main; SANITIZED where a sanitizer's
+ * own allocator and locks are underneath. */
 #ifndef DIFFENCE_CHECK_H
 #define DIFFENCE_CHECK_H
 
+#include <stdbool.h>
 #include <stdio.h>
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED true
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SANITIZED true
+#endif
+#endif
+#ifndef SANITIZED
+#define SANITIZED false
+#endif
 
 static int check_passed, check_failed, check_skipped;
 

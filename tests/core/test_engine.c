@@ -333,7 +333,9 @@ static void test_threads_and_fork(fixture *f) {
     CHECK(!df_engine_predict(callers[0].engine, IMAGES, f->x, f->t, expected, NULL, &f->error), "%s", f->error.message);
     for (int i = 1; i < CALLERS; i++)
         pthread_create(&threads[i], NULL, predict_often, &callers[i]);
-    for (int i = 0; i < 5; i++) {
+    if (SANITIZED)
+        SKIP("a fork beside busy threads: the child of gcc 12's address sanitizer inherits its locks as they are");
+    for (int i = 0; i < 5 && !SANITIZED; i++) {
         const pid_t child = fork();
         if (child == 0) {
             predict_often(&callers[0]);
