@@ -63,6 +63,11 @@ class Engine:
     def batch(self) -> int: ...
     @property
     def threads(self) -> int: ...
+    def profile(
+        self,
+    ) -> list[tuple[str, tuple[int, int, int], tuple[int, int, int], int, float, float]]:
+        """kind, (C,H,W) read, (C,H,W) made, kernel size, flop of one image, seconds in the last evaluation."""
+
     def predict(self, x: ArrayLike, t: ArrayLike) -> NDArray[np.float32]:
         """x float32 (B,C,H,W), t integers (B,) -> eps float32 (B,C,H,W). Ctrl-C raises KeyboardInterrupt."""
 

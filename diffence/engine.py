@@ -98,6 +98,20 @@ class Engine:
         """Bytes taken: "weights" (packed), "arena" (activations), "scratch" (per thread)."""
         return self._engine.model.memory(self.batch, self.threads)
 
+    def profile(self, images: int) -> list[dict[str, Any]]:
+        """Where the time of one evaluation goes: a record a step of the plan, in order.
+
+        images: how many to evaluate at once, 1 to `batch`. Of each step: "kind", "shape" (C, H, W) and "made" (C, H, W)
+        that it reads and makes, "size" of its kernel, "flop" of one image as a direct computation does it, "seconds".
+        """
+        if not 1 <= images <= self.batch:
+            raise ValueError(f"images: expected 1 to batch = {self.batch}, got {images}")
+        x = np.random.default_rng(0).standard_normal((images, *self.shape), np.float32)
+        for _ in range(2):  # the first one finds its memory
+            self._engine.predict(x, np.zeros(images, np.int32))
+        names = ("kind", "shape", "made", "size", "flop", "seconds")
+        return [dict(zip(names, step, strict=True)) for step in self._engine.profile()]
+
     def _make_sampler(self, T: int, k: int, mode: Mode) -> _core.Sampler:
         self.diffusion.check_T(T)
         return _core.Sampler(self.diffusion.alpha_bar, T, k, mode)

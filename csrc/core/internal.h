@@ -31,11 +31,19 @@ df_code df_program_check_finite(const df_program *program, df_error *error);
 
 /* ---------------------------------------------------------------- plan.c */
 
+/* The program's weights of the four 1x1 convolutions around an attention of one head, matrix and bias (-1: none). */
+typedef struct df_attention_weights {
+    int32_t q[2], k[2], v[2], out[2];
+} df_attention_weights;
+
 typedef struct df_plan_step {
     df_step_kind kind;
-    int32_t input[3], shift, residual, output; /* values, -1 where unused */
-    int32_t weight, bias;                      /* the program's weights, -1 where unused */
-    df_call call;                              /* shapes and constants; the engine fills in the pointers */
+    int32_t input[3], norm, shift, residual, output; /* values, -1 where unused */
+    int32_t offset[3];                               /* of the input's first channel */
+    int32_t weight, bias;                            /* the program's weights, -1 where unused */
+    bool merged;                                     /* a convolution whose weights are made of `attention`'s */
+    df_attention_weights attention;
+    df_call call; /* shapes and constants; the engine fills in the pointers */
 } df_plan_step;
 
 /* Where a value lives in the arena, in floats of one image: a batch multiplies both. */
@@ -52,6 +60,14 @@ typedef struct df_plan {
 
 df_code df_plan_create(const df_program *program, const df_shape *shapes, df_plan *plan, df_error *error);
 void df_plan_clear(df_plan *plan);
+
+/* ---------------------------------------------------------------- merge.c */
+
+/* Softmax does not see what is constant in a row, so with one head of dimension c, q k' comes to (Wk' Wq x + Wk' bq) x',
+ * up to such constants, and its rows add up to one, so Wo (P (Wv x + bv)) + bo = P (Wo Wv x + Wo bv + bo). Four
+ * projections become two, exact but for rounding: weight[2 c][c] and bias[2 c], from products in double. */
+void df_merge_attention(const df_program *program, const df_attention_weights *ids, int64_t c, float *weight,
+                        float *bias);
 
 /* ---------------------------------------------------------------- model.c */
 

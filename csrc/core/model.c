@@ -21,42 +21,69 @@ void *df_allocate(size_t bytes) {
     return memory;
 }
 
-/* Room for each convolution's filled-up weights and bias, and a copy of the others. */
+/* The kernel that packs a step's weights, or NULL where they are copied as they are. */
+static const df_kernel *packer(const df_model *model, const df_plan_step *step) {
+    const df_kernel *kernel = model->kernels->step[step->kind];
+    return kernel->pack ? kernel : NULL;
+}
+
+static bool has_weights(const df_plan_step *step) {
+    return step->weight >= 0 || step->merged;
+}
+
+/* Room for each convolution's packed weights and filled-up bias, and a copy of the others. */
 static size_t lay_out_weights(df_model *model, const df_program *program) {
     size_t floats = 0;
     for (int32_t i = 0; i < model->plan.step_count; i++) {
         const df_plan_step *step = &model->plan.steps[i];
-        if (step->weight < 0)
+        if (!has_weights(step))
             continue;
-        const size_t values = (size_t)df_weight_values(&program->weights[step->weight]);
-        const size_t out = (size_t)step->call.out_channels;
-        const size_t filled =
-            step->kind == DF_STEP_CONV ? (size_t)df_round_up((int64_t)out, model->kernels->lanes) : out;
+        const df_kernel *kernel = packer(model, step);
+        const int64_t values =
+            kernel ? kernel->packed(&step->call) : df_weight_values(&program->weights[step->weight]);
         model->packed[i].weight = floats;
-        floats += (size_t)df_round_up((int64_t)(values / out * filled), 16);
+        floats += (size_t)df_round_up(values, 16);
         model->packed[i].bias = floats;
         if (step->kind != DF_STEP_TIME)
-            floats += (size_t)df_round_up((int64_t)filled, 16);
+            floats += (size_t)df_round_up(df_round_up(step->call.out_channels, model->kernels->lanes), 16);
     }
     return floats * sizeof(float);
 }
 
-static void pack_weights(df_model *model, const df_program *program) {
+static df_code pack_merged(df_model *model, const df_program *program, int32_t index, df_error *error) {
+    const df_plan_step *step = &model->plan.steps[index];
+    const int64_t c = step->call.channels;
+    float *merged = malloc((size_t)(2 * c * c) * sizeof *merged);
+    if (!merged)
+        return df_fail(error, DF_OUT_OF_MEMORY, "no memory to merge an attention of %lld channels", (long long)c);
+    df_merge_attention(program, &step->attention, c, merged, model->weights + model->packed[index].bias);
+    packer(model, step)->pack(&step->call, merged, model->weights + model->packed[index].weight);
+    free(merged);
+    return DF_OK;
+}
+
+static df_code pack_weights(df_model *model, const df_program *program, df_error *error) {
     memset(model->weights, 0, model->weight_bytes);
     for (int32_t i = 0; i < model->plan.step_count; i++) {
         const df_plan_step *step = &model->plan.steps[i];
-        if (step->weight < 0)
+        if (step->merged) {
+            const df_code code = pack_merged(model, program, i, error);
+            if (code)
+                return code;
+        }
+        if (step->merged || !has_weights(step))
             continue;
         const df_weight *weight = &program->weights[step->weight];
         float *packed = model->weights + model->packed[i].weight;
-        if (step->kind == DF_STEP_CONV)
-            model->kernels->pack(&step->call, weight->data, packed);
+        if (packer(model, step))
+            packer(model, step)->pack(&step->call, weight->data, packed);
         else
             memcpy(packed, weight->data, (size_t)df_weight_values(weight) * sizeof(float));
         if (step->bias >= 0)
             memcpy(model->weights + model->packed[i].bias, program->weights[step->bias].data,
                    (size_t)step->call.out_channels * sizeof(float));
     }
+    return DF_OK;
 }
 
 static df_code build(df_model *model, const df_program *program, const df_shape *shapes, df_error *error) {
@@ -75,8 +102,7 @@ static df_code build(df_model *model, const df_program *program, const df_shape 
     }
     if (!model->weights)
         return df_fail(error, DF_OUT_OF_MEMORY, "no memory for %zu bytes of packed weights", model->weight_bytes);
-    pack_weights(model, program);
-    return DF_OK;
+    return pack_weights(model, program, error);
 }
 
 df_code df_model_create(const df_program *program, const char *isa_or_null, df_model **model, df_error *error) {

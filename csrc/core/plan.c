@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FIRST = 2, ALIGNMENT = 16 /* floats: a cache line */ };
+enum { FIRST = 2, ALIGNMENT = 16 /* floats: a cache line */, GONE = -2 /* output of a step that is no more */ };
 
 typedef struct planner {
     const df_program *program;
@@ -43,6 +43,7 @@ static df_plan_step *add_step(planner *p, df_step_kind kind, int32_t input, int3
     df_plan_step *step = &p->plan->steps[p->plan->step_count];
     *step = (df_plan_step){.kind = kind,
                            .input = {input, -1, -1},
+                           .norm = -1,
                            .shift = -1,
                            .residual = -1,
                            .output = output,
@@ -56,40 +57,56 @@ static df_plan_step *add_step(planner *p, df_step_kind kind, int32_t input, int3
                            .out_width = out.width,
                            .size = 1,
                            .stride = 1,
-                           .parts = 1};
+                           .parts = 1,
+                           .split = in.channels,
+                           .pitch = {in.channels, in.channels, in.channels}};
     p->producer[output] = p->plan->step_count++;
     return step;
 }
 
-/* The step that makes a value which nobody else wants, if it is of this kind. */
-static df_plan_step *sole(const planner *p, int32_t value, df_step_kind kind) {
+static bool is_conv(df_step_kind kind) {
+    return kind == DF_STEP_CONV || kind == DF_STEP_WINOGRAD;
+}
+
+/* The step that makes a value which nobody else wants, or NULL. */
+static df_plan_step *sole(const planner *p, int32_t value) {
     const int32_t producer = p->producer[value];
-    if (producer < 0 || p->uses[value] != 1 || p->plan->steps[producer].kind != kind)
-        return NULL;
-    return &p->plan->steps[producer];
+    return producer < 0 || p->uses[value] != 1 ? NULL : &p->plan->steps[producer];
+}
+
+static df_plan_step *sole_conv(const planner *p, int32_t value) {
+    df_plan_step *step = sole(p, value);
+    return step && is_conv(step->kind) && step->residual < 0 ? step : NULL;
+}
+
+/* Whether Winograd's algorithm saves enough multiplications to pay for its transformations: 36 for a tile of 4 x 4
+ * outputs, which may overhang, against 9 for each output. A few channels do not pay for them either. */
+static bool winograd_pays(const df_call *call) {
+    const int64_t tiles = df_blocks(call->out_height, 4) * df_blocks(call->out_width, 4);
+    const int64_t pixels = (int64_t)call->out_height * call->out_width;
+    return call->size == 3 && call->stride == 1 && call->channels >= 8 && call->out_channels >= 8 &&
+           36 * tiles * 4 <= 9 * pixels * 3;
 }
 
 /* An addition becomes part of a convolution that makes one of its sides. The convolution moves down to the addition's
  * place, where the other side exists for sure. */
 static bool fuse_add(planner *p, int32_t a, int32_t b, int32_t output, bool broadcast) {
-    df_plan_step *conv = sole(p, a, DF_STEP_CONV);
+    df_plan_step *conv = sole_conv(p, a);
     int32_t other = b;
-    if (conv && (broadcast ? conv->shift >= 0 || conv->residual >= 0 : conv->residual >= 0))
+    if (conv && broadcast && conv->shift >= 0)
         conv = NULL;
     if (!conv && !broadcast) {
-        conv = sole(p, b, DF_STEP_CONV);
+        conv = sole_conv(p, b);
         other = a;
-        if (conv && conv->residual >= 0)
-            conv = NULL;
     }
     if (!conv)
         return false;
-    df_plan_step *moved = add_step(p, DF_STEP_CONV, conv->input[0], output);
+    df_plan_step *moved = add_step(p, conv->kind, conv->input[0], output);
     const int32_t produced = conv->output;
     *moved = *conv;
     moved->output = output;
     *(broadcast ? &moved->shift : &moved->residual) = other;
-    conv->output = -1; /* gone */
+    conv->output = GONE;
     p->producer[produced] = -1;
     return true;
 }
@@ -119,8 +136,8 @@ static void add_op(planner *p, int32_t index) {
         if (fuse_add(p, input[0], input[1], output, broadcast))
             return;
     }
-    df_plan_step *norm = op->kind == DF_OP_SILU ? sole(p, input[0], DF_STEP_NORM) : NULL;
-    if (norm && !norm->call.silu) {
+    df_plan_step *norm = op->kind == DF_OP_SILU ? sole(p, input[0]) : NULL;
+    if (norm && norm->kind == DF_STEP_NORM && !norm->call.silu) {
         norm->call.silu = true;
         p->producer[output] = p->producer[norm->output];
         norm->output = output;
@@ -134,35 +151,201 @@ static void add_op(planner *p, int32_t index) {
     step->bias = op->weights[1];
     step->call.broadcast = broadcast;
     step->call.epsilon = op->epsilon;
+    if (op->kind == DF_OP_CONCAT)
+        step->call.channels = step->call.out_channels; /* of both; split stays that of the first */
     if (op->kind == DF_OP_CONV) {
         step->call.size = (int32_t)p->program->weights[op->weights[0]].shape[2];
         step->call.stride = op->attr;
+        if (winograd_pays(&step->call))
+            step->kind = DF_STEP_WINOGRAD;
     } else if (op->attr) {
         step->call.parts = op->attr;
     }
 }
 
-static void drop_moved(df_plan *plan) {
+/* ---------------------------------------------------------------- fusion of whole steps, on the finished list */
+
+static bool reads(const df_plan_step *step, int32_t value) {
+    return step->input[0] == value || step->input[1] == value || step->input[2] == value || step->norm == value ||
+           step->shift == value || step->residual == value;
+}
+
+/* Whether every step that reads a value is a `fits` one and reads it as its only input. */
+static bool all_readers(const df_plan *plan, int32_t value, bool (*fits)(const df_plan_step *)) {
+    for (int32_t i = 0; i < plan->step_count; i++) {
+        const df_plan_step *step = &plan->steps[i];
+        if (step->output != GONE && reads(step, value) &&
+            (step->input[0] != value || step->input[1] >= 0 || step->shift == value || step->residual == value ||
+             !fits(step)))
+            return false;
+    }
+    return true;
+}
+
+static int count_readers(const df_plan *plan, int32_t value, df_plan_step **last) {
+    int count = 0;
+    for (int32_t i = 0; i < plan->step_count; i++)
+        if (plan->steps[i].output != GONE && reads(&plan->steps[i], value)) {
+            *last = &plan->steps[i];
+            count++;
+        }
+    return count;
+}
+
+static bool is_pointwise(const df_plan_step *step) {
+    return step->kind == DF_STEP_CONV && step->call.size == 1 && step->call.stride == 1;
+}
+
+static bool reads_two(const df_plan_step *step) {
+    return is_pointwise(step) || step->kind == DF_STEP_WINOGRAD || step->kind == DF_STEP_NORM ||
+           step->kind == DF_STEP_STATISTICS;
+}
+
+static bool reads_small(const df_plan_step *step) {
+    return step->kind == DF_STEP_WINOGRAD && step->norm < 0;
+}
+
+/* The readers of a concatenation read its two sides. */
+static void fuse_concat(df_plan *plan, df_plan_step *concat) {
+    if (!all_readers(plan, concat->output, reads_two))
+        return;
+    for (int32_t i = 0; i < plan->step_count; i++) {
+        df_plan_step *step = &plan->steps[i];
+        if (step->output == GONE || step->input[0] != concat->output)
+            continue;
+        step->input[0] = concat->input[0];
+        step->input[1] = concat->input[1];
+        step->call.split = concat->call.split;
+    }
+    concat->output = GONE;
+}
+
+/* The readers of an upsampled value read each pixel four times. */
+static void fuse_upsample(df_plan *plan, df_plan_step *upsample) {
+    if (!all_readers(plan, upsample->output, reads_small))
+        return;
+    for (int32_t i = 0; i < plan->step_count; i++) {
+        df_plan_step *step = &plan->steps[i];
+        if (step->output == GONE || step->input[0] != upsample->output)
+            continue;
+        step->input[0] = upsample->input[0];
+        step->call.height = upsample->call.height;
+        step->call.width = upsample->call.width;
+        step->call.upsample = true;
+    }
+    upsample->output = GONE;
+}
+
+/* A norm with one reader, a Winograd convolution, is applied as that reads: only its statistics are a step. */
+static void fuse_norm(df_plan *plan, df_plan_step *norm) {
+    df_plan_step *reader = NULL;
+    if (count_readers(plan, norm->output, &reader) != 1 || !all_readers(plan, norm->output, reads_small))
+        return;
+    reader->input[0] = norm->input[0];
+    reader->norm = norm->output;
+    reader->call.silu = norm->call.silu;
+    norm->kind = DF_STEP_STATISTICS;
+    norm->call.silu = false;
+}
+
+/* The projection that makes one of an attention's inputs and nothing else, from a value of the same width. */
+static df_plan_step *projection(const df_plan *plan, int32_t value, int32_t channels) {
+    df_plan_step *reader;
+    if (count_readers(plan, value, &reader) != 1)
+        return NULL;
+    for (int32_t i = 0; i < plan->step_count; i++) {
+        df_plan_step *step = &plan->steps[i];
+        if (step->output == value)
+            return is_pointwise(step) && step->shift < 0 && step->residual < 0 && step->call.channels == channels
+                       ? step
+                       : NULL;
+    }
+    return NULL;
+}
+
+/* Attention of one head over projections of one value: two projections instead of four (merge.c). They come to lie in
+ * one value, the keys are the value itself, and attention does the last addition. */
+static void merge_attention(df_plan *plan, df_plan_step *attention) {
+    const int32_t c = attention->call.channels;
+    df_plan_step *out = NULL;
+    if (attention->call.parts != 1 || attention->input[0] == attention->input[1] ||
+        attention->input[1] == attention->input[2] || attention->input[0] == attention->input[2] ||
+        count_readers(plan, attention->output, &out) != 1 || !is_pointwise(out) ||
+        out->input[0] != attention->output || out->call.out_channels != c || out->shift >= 0 ||
+        out->residual == attention->output)
+        return;
+    df_plan_step *made[3];
+    for (int j = 0; j < 3; j++) {
+        made[j] = projection(plan, attention->input[j], c);
+        if (!made[j] || made[j]->input[0] != made[0]->input[0])
+            return;
+    }
+    df_plan_step *both = made[0];
+    const int32_t x = both->input[0];
+    both->attention = (df_attention_weights){{made[0]->weight, made[0]->bias},
+                                             {made[1]->weight, made[1]->bias},
+                                             {made[2]->weight, made[2]->bias},
+                                             {out->weight, out->bias}};
+    both->merged = true;
+    both->call.out_channels = 2 * c;
+    made[1]->output = made[2]->output = GONE;
+    /* It moves down to the last projection's place, where everything that is to be added exists. */
+    *out = (df_plan_step){.kind = DF_STEP_ATTENTION,
+                          .input = {both->output, x, both->output},
+                          .offset = {0, 0, c},
+                          .norm = -1,
+                          .shift = -1,
+                          .residual = out->residual,
+                          .output = out->output,
+                          .weight = -1,
+                          .bias = -1,
+                          .call = attention->call};
+    out->call.pitch[0] = out->call.pitch[2] = 2 * c;
+    attention->output = GONE;
+}
+
+static void fuse_steps(df_plan *plan) {
+    static void (*const fuse[DF_STEP_KIND_COUNT])(df_plan *, df_plan_step *) = {
+        [DF_STEP_ATTENTION] = merge_attention,
+        [DF_STEP_NORM] = fuse_norm,
+        [DF_STEP_CONCAT] = fuse_concat,
+        [DF_STEP_UPSAMPLE] = fuse_upsample,
+    };
+    /* Norms before concatenations: a norm that is read as it is applied reads both sides itself. */
+    static const df_step_kind order[] = {DF_STEP_ATTENTION, DF_STEP_NORM, DF_STEP_UPSAMPLE, DF_STEP_CONCAT};
+    for (size_t k = 0; k < sizeof order / sizeof *order; k++)
+        for (int32_t i = 0; i < plan->step_count; i++)
+            if (plan->steps[i].kind == order[k] && plan->steps[i].output >= 0)
+                fuse[order[k]](plan, &plan->steps[i]);
+}
+
+static void drop_gone(df_plan *plan) {
     int32_t kept = 0;
     for (int32_t i = 0; i < plan->step_count; i++)
-        if (plan->steps[i].output >= 0)
+        if (plan->steps[i].output != GONE)
             plan->steps[kept++] = plan->steps[i];
     plan->step_count = kept;
 }
 
+/* ---------------------------------------------------------------- places */
+
 static void touch(const df_plan_step *step, int32_t index, int32_t *last) {
-    for (int j = 0; j < 3; j++)
-        if (step->input[j] >= 0)
-            last[step->input[j]] = index;
-    if (step->shift >= 0)
-        last[step->shift] = index;
-    if (step->residual >= 0)
-        last[step->residual] = index;
+    const int32_t values[] = {step->input[0], step->input[1], step->input[2], step->norm, step->shift, step->residual};
+    for (size_t j = 0; j < sizeof values / sizeof *values; j++)
+        if (values[j] >= 0)
+            last[values[j]] = index;
+}
+
+/* Floats of what a step makes of one image. */
+static int64_t output_values(const df_plan_step *step) {
+    const df_call *call = &step->call;
+    return step->kind == DF_STEP_STATISTICS ? 3 * (int64_t)call->channels
+                                            : (int64_t)call->out_channels * call->out_height * call->out_width;
 }
 
 /* First fit by lifetime: a value takes the lowest gap between those that are alive when its step runs (its step's
  * inputs among them). live: sorted by offset. */
-static void place_values(df_plan *plan, const df_shape *shapes, const int32_t *last, int32_t *live) {
+static void place_values(df_plan *plan, const int32_t *last, int32_t *live) {
     int32_t count = 0;
     for (int32_t i = 0; i < plan->step_count - 1; i++) { /* the last step exports */
         int32_t kept = 0;
@@ -172,7 +355,7 @@ static void place_values(df_plan *plan, const df_shape *shapes, const int32_t *l
         count = kept;
         const int32_t value = plan->steps[i].output;
         df_place *place = &plan->places[value];
-        place->size = df_round_up(df_shape_values(shapes[value]), ALIGNMENT);
+        place->size = df_round_up(output_values(&plan->steps[i]), ALIGNMENT);
         int32_t at = 0;
         while (at < count && plan->places[live[at]].offset - place->offset < place->size) {
             place->offset = plan->places[live[at]].offset + plan->places[live[at]].size;
@@ -204,13 +387,14 @@ df_code df_plan_create(const df_program *program, const df_shape *shapes, df_pla
     add_step(&p, DF_STEP_IMPORT, 0, 0)->input[0] = -1; /* the caller's images */
     for (int32_t i = 0; i < program->op_count; i++)
         add_op(&p, i);
-    drop_moved(plan);
     const int32_t output = p.alias[values - 1];
     add_step(&p, DF_STEP_EXPORT, output, output)->output = -1;
+    fuse_steps(plan);
+    drop_gone(plan);
     int32_t *last = p.uses; /* done with */
     for (int32_t i = 0; i < plan->step_count; i++)
         touch(&plan->steps[i], i, last);
-    place_values(plan, shapes, last, spare);
+    place_values(plan, last, spare);
     free(memory);
     return DF_OK;
 }

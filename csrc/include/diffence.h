@@ -131,6 +131,18 @@ const df_model *df_engine_model(const df_engine *engine);
 df_code df_engine_predict(df_engine *engine, int64_t count, const float *x, const int32_t *t, float *eps,
                           const df_interrupt *interrupt, df_error *error);
 
+/* One step of the plan: what it is, what it reads and makes, its arithmetic as a direct computation does it (a
+ * multiplication and an addition count as two), and how long it took in the last evaluation. */
+typedef struct df_step_profile {
+    const char *kind;
+    int32_t channels, height, width, out_channels, out_height, out_width, size;
+    double flop; /* of one image; 0 for steps that are not made of products */
+    double seconds;
+} df_step_profile;
+
+int32_t df_engine_step_count(const df_engine *engine);
+df_step_profile df_engine_step_profile(const df_engine *engine, int32_t index);
+
 /* Threads when the caller does not say: $DIFFENCE_NUM_THREADS, else the processors this process may run on. A
  * malformed value of the variable is DF_INVALID. */
 df_code df_default_threads(int32_t *threads, df_error *error);

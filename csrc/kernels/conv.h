@@ -1,6 +1,7 @@
-/* Convolution 3x3 or 1x1, stride 1 or 2, and linear: a matrix product whose left side, one row of
- * size * size * channels inputs for each output pixel, is gathered in pieces of DEPTH columns into a panel that stays
- * in the cache. Pixels of all images form one list of rows: small images fill the register tile too. */
+/* Convolution 3x3 or 1x1, stride 1 or 2, and linear, as a matrix product. Pixels of all images form one list of rows:
+ * small images fill the register tile too. A 1x1 convolution at stride 1 reads its rows where they lie; for the others a
+ * row, size * size * channels inputs for each output pixel, is gathered in pieces of DEPTH columns into a panel that
+ * stays in the cache. */
 
 enum { OUTS = 128 }; /* output channels of a task: how often a gathered value is used, 4 to 16 passes of COLUMNS */
 
@@ -19,13 +20,17 @@ static int64_t conv_rows(const df_call *call) {
     return call->images * call->out_height * call->out_width;
 }
 
-static int64_t conv_tasks(const df_call *call) {
+static int64_t conv_tasks(df_call *call) {
     return df_blocks(conv_rows(call), BLOCK) * df_blocks(call->out_channels, OUTS);
 }
 
 static size_t conv_scratch_bytes(const df_call *call) {
     (void)call;
     return sizeof(conv_scratch);
+}
+
+static int64_t conv_packed(const df_call *call) {
+    return df_round_up(call->out_channels, COLUMNS) * call->channels * call->size * call->size;
 }
 
 /* (out, c, size, size) -> [out / COLUMNS][size][size][c][COLUMNS], zeros where the last columns are missing. */
@@ -72,9 +77,9 @@ static void conv_gather(const df_call *call, const conv_pixel *pixels, int64_t r
 
 static void conv_finish(const df_call *call, const conv_scratch *s, int64_t row, int64_t rows, int64_t out,
                         int64_t outs) {
-    const int64_t k = call->out_channels;
+    const int64_t k = call->out_channels, pixels_of_image = (int64_t)call->out_height * call->out_width;
     for (int64_t i = 0; i < rows; i++) {
-        const float *shift = call->shift ? call->shift + s->pixels[i].image * k + out : NULL;
+        const float *shift = call->shift ? call->shift + (row + i) / pixels_of_image * k + out : NULL;
         const float *residual = call->residual ? call->residual + (row + i) * k + out : NULL;
         float *output = call->output + (row + i) * k + out;
         for (int64_t j = 0; j < outs; j += LANES) {
@@ -89,18 +94,34 @@ static void conv_finish(const df_call *call, const conv_scratch *s, int64_t row,
     }
 }
 
+/* Columns out..out+outs-1 of some rows, over the terms l..l+piece-1: a are the rows' values from term l on. */
+static void conv_multiply(const df_call *call, int64_t rows, int64_t depth, int64_t l, int64_t piece, const float *a,
+                          int64_t lda, int64_t out, int64_t outs, conv_scratch *s) {
+    const float *b = call->weight + out * depth + l * COLUMNS;
+    for (int64_t j = 0; j < outs; j += COLUMNS, b += depth * COLUMNS)
+        gemm(rows, piece, a, lda, b, s->sums + j, OUTS, l == 0, j + COLUMNS < outs ? b + depth * COLUMNS : NULL);
+}
+
 static void conv_run(const df_call *call, int64_t task, void *scratch) {
     conv_scratch *s = scratch;
-    const int64_t parts = df_blocks(call->out_channels, OUTS),
-                  depth = (int64_t)call->size * call->size * call->channels;
+    const int64_t parts = df_blocks(call->out_channels, OUTS), c = call->channels, split = call->split;
+    const int64_t depth = (int64_t)call->size * call->size * c;
     const int64_t row = task / parts * BLOCK, rows = df_min(BLOCK, conv_rows(call) - row);
     const int64_t out = task % parts * OUTS, outs = df_min(OUTS, call->out_channels - out);
-    conv_find_pixels(call, row, rows, s->pixels);
-    for (int64_t l = 0; l < depth; l += DEPTH) {
-        const int64_t piece = df_min(DEPTH, depth - l);
-        conv_gather(call, s->pixels, rows, l, l + piece, s->panel);
-        for (int64_t j = 0; j < outs; j += COLUMNS)
-            gemm(rows, piece, s->panel, call->weight + (out + j) * depth + l * COLUMNS, s->sums + j, OUTS, l == 0);
+    if (depth == c && call->stride == 1) {
+        for (int64_t l = 0, piece; l < c; l += piece) {
+            const bool second = l >= split;
+            const int64_t begin = second ? split : 0, end = second ? c : split, lda = end - begin;
+            piece = df_min(DEPTH, end - l);
+            conv_multiply(call, rows, depth, l, piece, call->input[second] + row * lda + l - begin, lda, out, outs, s);
+        }
+    } else {
+        conv_find_pixels(call, row, rows, s->pixels);
+        for (int64_t l = 0; l < depth; l += DEPTH) {
+            const int64_t piece = df_min(DEPTH, depth - l);
+            conv_gather(call, s->pixels, rows, l, l + piece, s->panel);
+            conv_multiply(call, rows, depth, l, piece, s->panel, DEPTH, out, outs, s);
+        }
     }
     conv_finish(call, s, row, rows, out, outs);
 }

@@ -6,7 +6,7 @@ static int64_t value_count(const df_call *call) {
     return call->images * call->channels * call->height * call->width;
 }
 
-static int64_t value_tasks(const df_call *call) {
+static int64_t value_tasks(df_call *call) {
     return df_blocks(value_count(call), VALUES);
 }
 
@@ -27,7 +27,7 @@ static void add_values(const float *a, const float *b, float *out, int64_t count
 }
 
 /* A task is a row of the image where one vector is added to every pixel, else a run of values. */
-static int64_t add_tasks(const df_call *call) {
+static int64_t add_tasks(df_call *call) {
     return call->broadcast ? call->images * call->height : value_tasks(call);
 }
 

@@ -1,28 +1,39 @@
-/* The one inner product of the fast kernels: a register tile over a panel of rows and packed columns.
+/* The one inner product of the fast kernels: a register tile over rows of any stride and packed columns.
  *
  * A long sum is cut into pieces of DEPTH terms at fixed places: each piece is summed in registers from zero, and the
  * pieces are added up in order. So a sum's bits depend on its own terms only, and its error grows with DEPTH and the
  * number of pieces instead of with their product. */
 
 enum {
-    DEPTH = 128, /* terms of a piece; also the row stride of a panel, which makes its addresses constants */
+    DEPTH = 256, /* terms of a piece: with COLUMNS of AVX2 a piece of packed columns fills half of a 32 KiB L1 cache */
     COLUMNS = 2 * LANES,
-    BLOCK = ROWS * (112 / ROWS) /* rows that share a pass over the columns: a panel of 56 KiB stays in L2 */
+    BLOCK = ROWS * (96 / ROWS) /* rows that share a pass over the columns */
 };
 
+/* Hides how a pointer came about. Left alone, gcc 12 keeps one pointer for each row of the tile, more than there are
+ * registers; like this there is one for three rows, which differ by 0, 1 and 2 times the stride. */
+#define V_KEEP(pointer) __asm__("" : "+r"(pointer))
+
 /* c[rows][COLUMNS] (+)= a[rows][depth] b[depth][COLUMNS]; rows is a constant where this is inlined. */
-V_INLINE void gemm_rows(const int rows, int64_t depth, const float *a, const float *b, float *c, int64_t ldc,
-                        bool first) {
+V_INLINE void gemm_rows(const int rows, int64_t depth, const float *a, int64_t lda, const float *b, float *c,
+                        int64_t ldc, bool first) {
+    enum { GROUPS = (ROWS + 2) / 3 };
     vf sum[ROWS][2];
+    const float *row[GROUPS];
+    const int groups = (rows + 2) / 3;
+    V_UNROLL for (int g = 0; g < groups; g++) row[g] = a + 3 * g * lda;
     V_UNROLL for (int r = 0; r < rows; r++) sum[r][0] = sum[r][1] = v_set(0);
     for (int64_t l = 0; l < depth; l++) {
         const vf b0 = v_load(b), b1 = v_load(b + LANES);
         V_UNROLL for (int r = 0; r < rows; r++) {
-            const vf x = v_set(a[r * DEPTH]);
+            const vf x = v_set(row[r / 3][r % 3 * lda]);
             sum[r][0] = v_fma(x, b0, sum[r][0]);
             sum[r][1] = v_fma(x, b1, sum[r][1]);
         }
-        a++;
+        V_UNROLL for (int g = 0; g < groups; g++) {
+            row[g]++;
+            V_KEEP(row[g]);
+        }
         b += COLUMNS;
     }
     V_UNROLL for (int r = 0; r < rows; r++) {
@@ -32,12 +43,20 @@ V_INLINE void gemm_rows(const int rows, int64_t depth, const float *a, const flo
     }
 }
 
-/* The same for any number of rows. */
-static void gemm(int64_t rows, int64_t depth, const float *a, const float *b, float *c, int64_t ldc, bool first) {
-    for (; rows >= ROWS; rows -= ROWS, a += ROWS * DEPTH, c += ROWS * ldc)
-        gemm_rows(ROWS, depth, a, b, c, ldc, first);
-        /* clang-format off */
-#define GEMM_REST(n) case n: gemm_rows(n, depth, a, b, c, ldc, first); break;
+/* The same for any number of rows. `next` are the columns that will be read after these: they are fetched on the way,
+ * a share with each tile, because they are too many for the hardware to guess in time. NULL: none. */
+static void gemm(int64_t rows, int64_t depth, const float *a, int64_t lda, const float *b, float *c, int64_t ldc,
+                 bool first, const float *next) {
+    enum { LINE = 16 };
+    const int64_t share = df_round_up(df_blocks(depth * COLUMNS * ROWS, rows), LINE);
+    for (; rows >= ROWS; rows -= ROWS, a += ROWS * lda, c += ROWS * ldc) {
+        for (int64_t i = 0; next && i < share; i += LINE)
+            __builtin_prefetch(next + i);
+        next += next ? share : 0;
+        gemm_rows(ROWS, depth, a, lda, b, c, ldc, first);
+    }
+    /* clang-format off */
+#define GEMM_REST(n) case n: gemm_rows(n, depth, a, lda, b, c, ldc, first); break;
     switch (rows) {
     GEMM_REST(1) GEMM_REST(2) GEMM_REST(3) GEMM_REST(4) GEMM_REST(5)
 #if V_SET == V_AVX512

@@ -2,7 +2,8 @@
  *
  * Activations are float32, [images][height * width][channels], without gaps. A kernel splits its step into tasks that
  * any thread may run in any order. An output's bits must depend on its own image only: how tasks are cut (which may
- * depend on the number of images), and which rows share a register tile, must never change the order of a sum. */
+ * depend on the number of images and threads), and which rows share a register tile, must never change the order of a
+ * sum. */
 #ifndef DIFFENCE_KERNELS_H
 #define DIFFENCE_KERNELS_H
 
@@ -23,7 +24,9 @@ typedef enum df_step_kind {
     DF_STEP_EXPORT,     /* and back */
     DF_STEP_TIME,       /* row time[i] of a table */
     DF_STEP_CONV,       /* linear too: a 1x1 convolution of one pixel */
+    DF_STEP_WINOGRAD,   /* conv 3x3 at stride 1, where Winograd's algorithm saves multiplications */
     DF_STEP_NORM,       /* group norm, with SiLU where asked */
+    DF_STEP_STATISTICS, /* of a group norm that its reader applies: [3][channels] of mean, factor and shift */
     DF_STEP_SILU,
     DF_STEP_ATTENTION,
     DF_STEP_ADD,
@@ -34,35 +37,42 @@ typedef enum df_step_kind {
 
 typedef struct df_call {
     int64_t images;
-    int32_t channels, height, width;             /* of input[0] */
+    int32_t threads;                             /* that will share the tasks; only for cutting them */
+    int32_t channels, height, width;             /* of the input; of input[0] where it is upsampled */
     int32_t out_channels, out_height, out_width; /* of output */
     int32_t size, stride;                        /* conv: 1 or 3, 1 or 2; zero padding (size - 1) / 2 */
     int32_t parts;                               /* norm: groups; attention: heads */
-    float epsilon;                               /* norm */
-    bool silu;                                   /* norm */
+    int32_t split;                               /* the input's channels from here on are those of input[1]: 1x1 conv at
+                                                  * stride 1, winograd, norm, statistics, concat; else `channels` */
+    int32_t pitch[3];                            /* attention: floats from one position of an input to the next */
+    float epsilon;                               /* norm, statistics */
+    bool silu;                                   /* norm; winograd: after its norm */
     bool broadcast;                              /* add: input[1] is one vector per image */
+    bool upsample;                               /* winograd: each pixel of the input stands for 2 x 2 */
     const float *input[3];                       /* attention: q, k, v; add and concat: two */
     const int32_t *time;                         /* time: [images] */
+    const float *norm;                           /* winograd: (input - mean) * factor + shift is read, or NULL */
     const float *weight;                         /* conv: as `pack` wrote it; norm: scale; time: [steps][channels] */
     const float *bias;                           /* conv: [out_channels] zero-filled up to `lanes`; norm: shift */
     const float *shift;                          /* conv: [images][out_channels] to add per image, or NULL */
-    const float *residual;                       /* conv: to add, as output, or NULL */
+    const float *residual;                       /* conv, attention: to add, as output, or NULL */
     float *output;
+    int64_t block, columns;                      /* winograd: tiles and output channels of a task, from `tasks` */
 } df_call;
 
 typedef struct df_kernel {
-    int64_t (*tasks)(const df_call *call);
+    int64_t (*tasks)(df_call *call);        /* how many, after deciding how to cut the step for call->threads */
     size_t (*scratch)(const df_call *call); /* bytes of a worker's own memory, whatever call->images; NULL: none */
     void (*run)(const df_call *call, int64_t task, void *scratch); /* scratch is aligned to 64 bytes */
+    /* conv: floats of its packed weights, and packing them from [out_channels][channels][size][size] */
+    int64_t (*packed)(const df_call *call);
+    void (*pack)(const df_call *call, const float *weight, float *packed);
 } df_kernel;
 
 typedef struct df_kernels {
     const char *name;
     const df_kernel *step[DF_STEP_KIND_COUNT];
-    int32_t lanes; /* out_channels of packed weights and biases are filled up to a multiple of this */
-    /* Packs conv weights [out_channels][channels][size][size] into floats of round_up(out_channels, lanes) * channels *
-     * size * size values. */
-    void (*pack)(const df_call *call, const float *weight, float *packed);
+    int32_t lanes; /* biases are filled up to a multiple of this */
 } df_kernels;
 
 extern const df_kernels df_kernels_reference, df_kernels_portable;

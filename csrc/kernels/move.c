@@ -5,7 +5,7 @@
 
 enum { PIXELS = 256 };
 
-static int64_t image_tasks(const df_call *call) {
+static int64_t image_tasks(df_call *call) {
     return call->images;
 }
 
@@ -36,21 +36,21 @@ static void time_run(const df_call *call, int64_t image, void *scratch) {
            channels * sizeof(float));
 }
 
-static int64_t concat_tasks(const df_call *call) {
+static int64_t concat_tasks(df_call *call) {
     return df_blocks(call->images * call->height * call->width, PIXELS);
 }
 
 static void concat_run(const df_call *call, int64_t task, void *scratch) {
     (void)scratch;
     const int64_t all = call->images * call->height * call->width;
-    const int64_t c0 = call->channels, c = call->out_channels, c1 = c - c0;
+    const int64_t c0 = call->split, c = call->out_channels, c1 = c - c0;
     for (int64_t p = task * PIXELS; p < df_min(all, (task + 1) * PIXELS); p++) {
         memcpy(call->output + p * c, call->input[0] + p * c0, (size_t)c0 * sizeof(float));
         memcpy(call->output + p * c + c0, call->input[1] + p * c1, (size_t)c1 * sizeof(float));
     }
 }
 
-static int64_t row_tasks(const df_call *call) {
+static int64_t row_tasks(df_call *call) {
     return call->images * call->height;
 }
 
@@ -64,8 +64,8 @@ static void upsample_run(const df_call *call, int64_t row, void *scratch) {
     memcpy(out + 2 * w * c, out, (size_t)(2 * w * c) * sizeof(float));
 }
 
-const df_kernel df_move_import = {image_tasks, NULL, import_run};
-const df_kernel df_move_export = {image_tasks, NULL, export_run};
-const df_kernel df_move_time = {image_tasks, NULL, time_run};
-const df_kernel df_move_concat = {concat_tasks, NULL, concat_run};
-const df_kernel df_move_upsample = {row_tasks, NULL, upsample_run};
+const df_kernel df_move_import = {image_tasks, NULL, import_run, NULL, NULL};
+const df_kernel df_move_export = {image_tasks, NULL, export_run, NULL, NULL};
+const df_kernel df_move_time = {image_tasks, NULL, time_run, NULL, NULL};
+const df_kernel df_move_concat = {concat_tasks, NULL, concat_run, NULL, NULL};
+const df_kernel df_move_upsample = {row_tasks, NULL, upsample_run, NULL, NULL};

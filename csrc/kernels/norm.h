@@ -1,4 +1,5 @@
-/* Group norm, with SiLU where asked: y = (x - mean) / sqrt(variance + epsilon) * scale + shift.
+/* Group norm, with SiLU where asked: y = (x - mean) / sqrt(variance + epsilon) * scale + shift. Or only the statistics,
+ * y = (x - mean) * factor + shift, where the readers of the norm apply it.
  *
  * Sums run over SPAN pixels in float and from there on in double, and the variance is taken around the mean: neither
  * the number of pixels nor a large mean costs accuracy. */
@@ -15,7 +16,7 @@ static int64_t norm_groups(const df_call *call) {
     return groups < 1 ? 1 : df_min(groups, call->parts);
 }
 
-static int64_t norm_tasks(const df_call *call) {
+static int64_t norm_tasks(df_call *call) {
     return call->images * df_blocks(call->parts, norm_groups(call));
 }
 
@@ -34,28 +35,54 @@ static void add_lanes(double *sums, vf v, int64_t n) {
         sums[i] += (double)lanes[i];
 }
 
-/* Of x - mean of each channel: the sums, and the sums of the squares where they are asked for. */
-V_INLINE void norm_sums(const df_call *call, const float *in, int64_t channels, const float *mean, double *sums,
-                        double *squares) {
-    const int64_t pixels = (int64_t)call->height * call->width, stride = call->channels;
-    for (int64_t i = 0; i < channels; i++) {
-        sums[i] = 0;
-        if (squares)
-            squares[i] = 0;
-    }
+/* Of x - mean of each channel of one input: the sums, and the sums of the squares. */
+V_INLINE void norm_sums_of(const float *in, int64_t pixels, int64_t pitch, int64_t channels, const float *mean,
+                           double *sums, double *squares, const bool with_squares) {
     for (int64_t p = 0; p < pixels; p += SPAN)
         for (int64_t i = 0; i < channels; i += LANES) {
             const int64_t n = df_min(LANES, channels - i), end = df_min(pixels, p + SPAN);
+            const vf middle = v_load_n(mean + i, n);
             vf sum = v_set(0), square = v_set(0);
             for (int64_t q = p; q < end; q++) {
-                const vf x = v_load_n(in + q * stride + i, n) - v_load(mean + i);
+                const vf x = v_load_n(in + q * pitch + i, n) - middle;
                 sum += x;
-                square = v_fma(x, x, square);
+                if (with_squares)
+                    square = v_fma(x, x, square);
             }
             add_lanes(sums + i, sum, n);
-            if (squares)
+            if (with_squares)
                 add_lanes(squares + i, square, n);
         }
+}
+
+/* Channels first..first+channels-1 of an image that lie in one of the step's inputs. */
+typedef struct norm_piece {
+    const float *in;
+    int64_t pitch, at, channels; /* at: in the task's arrays */
+} norm_piece;
+
+/* Into piece[2]; returns how many there are. */
+static int norm_pieces(const df_call *call, int64_t image, int64_t first, int64_t channels, norm_piece *piece) {
+    const int64_t pixels = (int64_t)call->height * call->width, c = call->channels, split = call->split;
+    int count = 0;
+    if (first < split)
+        piece[count++] = (norm_piece){call->input[0] + image * pixels * split + first, split, 0,
+                                      df_min(channels, split - first)};
+    if (first + channels > split) {
+        const int64_t begin = first > split ? first : split;
+        piece[count++] = (norm_piece){call->input[1] + image * pixels * (c - split) + begin - split, c - split,
+                                      begin - first, first + channels - begin};
+    }
+    return count;
+}
+
+static void norm_sums(const norm_piece *piece, int pieces, int64_t pixels, const float *mean, double *sums,
+                      double *squares) {
+    for (const norm_piece *p = piece; p < piece + pieces; p++) {
+        memset(sums + p->at, 0, (size_t)p->channels * sizeof *sums);
+        memset(squares + p->at, 0, (size_t)p->channels * sizeof *squares);
+        norm_sums_of(p->in, pixels, p->pitch, p->channels, mean + p->at, sums + p->at, squares + p->at, true);
+    }
 }
 
 static double norm_mean(const double *sums, int64_t size, int64_t pixels) {
@@ -65,33 +92,33 @@ static double norm_mean(const double *sums, int64_t size, int64_t pixels) {
     return total / (double)(size * pixels);
 }
 
-V_INLINE void norm_apply(const df_call *call, const float *in, float *out, int64_t channels, const float *mean,
+V_INLINE void norm_apply(const norm_piece *p, int64_t pixels, float *out, int64_t pitch, const float *mean,
                          const float *factor, const float *shift, const bool with_silu) {
-    const int64_t pixels = (int64_t)call->height * call->width, stride = call->channels;
-    for (int64_t p = 0; p < pixels; p++)
-        for (int64_t i = 0; i < channels; i += LANES) {
-            const int64_t n = df_min(LANES, channels - i);
-            const vf x = v_load_n(in + p * stride + i, n) - v_load(mean + i);
-            const vf y = v_fma(x, v_load(factor + i), v_load(shift + i));
-            v_store_n(out + p * stride + i, with_silu ? silu(y) : y, n);
+    for (int64_t q = 0; q < pixels; q++)
+        for (int64_t i = 0; i < p->channels; i += LANES) {
+            const int64_t n = df_min(LANES, p->channels - i), at = p->at + i;
+            const vf x = v_load_n(p->in + q * p->pitch + i, n) - v_load_n(mean + at, n);
+            const vf y = v_fma(x, v_load_n(factor + at, n), v_load_n(shift + at, n));
+            v_store_n(out + q * pitch + at, with_silu ? silu(y) : y, n);
         }
 }
 
-/* Some groups of one image. */
-static void norm_run(const df_call *call, int64_t task, void *scratch) {
+/* Some groups of one image. Of the mean, a first guess; then sums and squares around it: what it is off by comes out of
+ * the same pass, and is taken out of both results. */
+V_INLINE void norm_task(const df_call *call, int64_t task, void *scratch, const bool statistics) {
     const int64_t parts = df_blocks(call->parts, norm_groups(call)), size = norm_size(call);
-    const int64_t pixels = (int64_t)call->height * call->width, width = norm_width(call);
-    const int64_t first = task % parts * norm_groups(call) * size, at = task / parts * pixels * call->channels + first;
-    const int64_t channels = df_min(norm_groups(call) * size, call->channels - first);
-    const float *in = call->input[0] + at;
+    const int64_t pixels = (int64_t)call->height * call->width, width = norm_width(call), c = call->channels;
+    const int64_t first = task % parts * norm_groups(call) * size, image = task / parts;
+    const int64_t channels = df_min(norm_groups(call) * size, c - first);
     double *sums = scratch, *squares = sums + width;
     float *mean = (float *)(squares + width), *factor = mean + width, *shift = factor + width;
+    norm_piece piece[2];
+    const int pieces = norm_pieces(call, image, first, channels, piece);
     memset(mean, 0, (size_t)width * 3 * sizeof *mean);
-    norm_sums(call, in, channels, mean, sums, NULL);
+    norm_sums(piece, pieces, pixels, mean, sums, squares);
     for (int64_t i = 0; i < channels; i++)
         mean[i] = (float)norm_mean(sums + i / size * size, size, pixels);
-    /* Around the rounded mean: what it is off by comes out of the same pass, and is taken out of both results. */
-    norm_sums(call, in, channels, mean, sums, squares);
+    norm_sums(piece, pieces, pixels, mean, sums, squares);
     for (int64_t i = 0; i < channels; i++) {
         const double off = norm_mean(sums + i / size * size, size, pixels);
         const double variance = norm_mean(squares + i / size * size, size, pixels) - off * off;
@@ -99,8 +126,26 @@ static void norm_run(const df_call *call, int64_t task, void *scratch) {
         factor[i] = (float)inverse;
         shift[i] = (float)((double)call->bias[first + i] - off * inverse);
     }
-    if (call->silu)
-        norm_apply(call, in, call->output + at, channels, mean, factor, shift, true);
-    else
-        norm_apply(call, in, call->output + at, channels, mean, factor, shift, false);
+    if (statistics) {
+        float *out = call->output + image * 3 * c + first;
+        memcpy(out, mean, (size_t)channels * sizeof *out);
+        memcpy(out + c, factor, (size_t)channels * sizeof *out);
+        memcpy(out + 2 * c, shift, (size_t)channels * sizeof *out);
+        return;
+    }
+    for (const norm_piece *p = piece; p < piece + pieces; p++) {
+        float *out = call->output + image * pixels * c + first;
+        if (call->silu)
+            norm_apply(p, pixels, out, c, mean, factor, shift, true);
+        else
+            norm_apply(p, pixels, out, c, mean, factor, shift, false);
+    }
+}
+
+static void norm_run(const df_call *call, int64_t task, void *scratch) {
+    norm_task(call, task, scratch, false);
+}
+
+static void statistics_run(const df_call *call, int64_t task, void *scratch) {
+    norm_task(call, task, scratch, true);
 }

@@ -4,13 +4,13 @@
 #include <math.h>
 #include <string.h>
 
-static int64_t pixel_tasks(const df_call *call) {
+static int64_t pixel_tasks(df_call *call) {
     return call->images * call->out_height * call->out_width;
 }
-static int64_t group_tasks(const df_call *call) {
+static int64_t group_tasks(df_call *call) {
     return call->images * call->parts;
 }
-static int64_t image_tasks(const df_call *call) {
+static int64_t image_tasks(df_call *call) {
     return call->images;
 }
 
@@ -19,19 +19,39 @@ static double silu(double x) {
     return x / (1.0 + exp(-x));
 }
 
-static void conv_pack(const df_call *call, const float *weight, float *packed) {
-    const size_t count = (size_t)call->out_channels * (size_t)call->channels * (size_t)(call->size * call->size);
-    memcpy(packed, weight, count * sizeof(float));
+static int64_t conv_packed(const df_call *call) {
+    return (int64_t)call->out_channels * call->channels * call->size * call->size;
 }
 
-/* One output pixel, all its channels. weight (out, c, size, size), input (h, w, c), output (out_h, out_w, out). */
+static void conv_pack(const df_call *call, const float *weight, float *packed) {
+    memcpy(packed, weight, (size_t)conv_packed(call) * sizeof(float));
+}
+
+/* Channel i of pixel (y, x) of the stored input: of the one or the other where there are two. */
+static double input_at(const df_call *call, int64_t image, int64_t y, int64_t x, int64_t i) {
+    const bool second = i >= call->split;
+    const int64_t first = second ? call->split : 0, pitch = second ? call->channels - call->split : call->split;
+    return call->input[second][((image * call->height + y) * call->width + x) * pitch + i - first];
+}
+
+/* The same as a convolution reads it: upsampled and normalised. */
+static double conv_input(const df_call *call, int64_t image, int64_t y, int64_t x, int64_t i) {
+    const double v = input_at(call, image, call->upsample ? y / 2 : y, call->upsample ? x / 2 : x, i);
+    if (!call->norm)
+        return v;
+    const float *norm = call->norm + image * 3 * call->channels + i;
+    const double z = (v - (double)norm[0]) * (double)norm[call->channels] + (double)norm[2 * call->channels];
+    return call->silu ? silu(z) : z;
+}
+
+/* One output pixel, all its channels. weight (out, c, size, size). */
 static void conv_run(const df_call *call, int64_t task, void *scratch) {
     (void)scratch;
-    const int64_t c = call->channels, h = call->height, w = call->width, k = call->out_channels, size = call->size;
+    const int64_t c = call->channels, k = call->out_channels, size = call->size;
+    const int64_t h = call->upsample ? 2 * call->height : call->height, w = call->upsample ? 2 * call->width : call->width;
     const int64_t pixels = (int64_t)call->out_height * call->out_width, image = task / pixels, pixel = task % pixels;
     const int64_t y0 = pixel / call->out_width * call->stride - (size - 1) / 2;
     const int64_t x0 = pixel % call->out_width * call->stride - (size - 1) / 2;
-    const float *in = call->input[0] + image * h * w * c;
     for (int64_t out = 0; out < k; out++) {
         double sum = call->bias[out];
         for (int64_t ky = 0; ky < size; ky++)
@@ -41,7 +61,7 @@ static void conv_run(const df_call *call, int64_t task, void *scratch) {
                     continue;
                 const float *weight = call->weight + (out * c * size + ky) * size + kx;
                 for (int64_t i = 0; i < c; i++)
-                    sum += (double)in[(y * w + x) * c + i] * (double)weight[i * size * size];
+                    sum += conv_input(call, image, y, x, i) * (double)weight[i * size * size];
             }
         if (call->shift)
             sum += call->shift[image * k + out];
@@ -51,30 +71,53 @@ static void conv_run(const df_call *call, int64_t task, void *scratch) {
     }
 }
 
+/* Mean and variance of one group of one image. */
+static void group_statistics(const df_call *call, int64_t image, int64_t first, double *mean, double *variance) {
+    const int64_t size = call->channels / call->parts, h = call->height, w = call->width;
+    *mean = *variance = 0;
+    for (int64_t p = 0; p < h * w; p++)
+        for (int64_t i = first; i < first + size; i++)
+            *mean += input_at(call, image, p / w, p % w, i);
+    *mean /= (double)(h * w * size);
+    for (int64_t p = 0; p < h * w; p++)
+        for (int64_t i = first; i < first + size; i++) {
+            const double difference = input_at(call, image, p / w, p % w, i) - *mean;
+            *variance += difference * difference;
+        }
+    *variance /= (double)(h * w * size);
+}
+
 /* One group of one image. */
 static void norm_run(const df_call *call, int64_t task, void *scratch) {
     (void)scratch;
-    const int64_t c = call->channels, pixels = (int64_t)call->height * call->width;
-    const int64_t size = c / call->parts, image = task / call->parts, first = task % call->parts * size;
-    const float *in = call->input[0] + image * pixels * c;
-    float *out = call->output + image * pixels * c;
-    double mean = 0, variance = 0;
-    for (int64_t p = 0; p < pixels; p++)
-        for (int64_t i = first; i < first + size; i++)
-            mean += in[p * c + i];
-    mean /= (double)(pixels * size);
-    for (int64_t p = 0; p < pixels; p++)
-        for (int64_t i = first; i < first + size; i++) {
-            const double difference = in[p * c + i] - mean;
-            variance += difference * difference;
-        }
-    variance /= (double)(pixels * size);
+    const int64_t c = call->channels, h = call->height, w = call->width, size = c / call->parts;
+    const int64_t image = task / call->parts, first = task % call->parts * size;
+    double mean, variance;
+    group_statistics(call, image, first, &mean, &variance);
     const double inverse = 1.0 / sqrt(variance + (double)call->epsilon);
-    for (int64_t p = 0; p < pixels; p++)
+    for (int64_t p = 0; p < h * w; p++)
         for (int64_t i = first; i < first + size; i++) {
-            const double y = (in[p * c + i] - mean) * inverse * (double)call->weight[i] + (double)call->bias[i];
-            out[p * c + i] = (float)(call->silu ? silu(y) : y);
+            const double y = (input_at(call, image, p / w, p % w, i) - mean) * inverse * (double)call->weight[i] +
+                             (double)call->bias[i];
+            call->output[(image * h * w + p) * c + i] = (float)(call->silu ? silu(y) : y);
         }
+}
+
+/* One group of one image. What rounding the mean costs is put right in the shift. */
+static void statistics_run(const df_call *call, int64_t task, void *scratch) {
+    (void)scratch;
+    const int64_t c = call->channels, size = c / call->parts;
+    const int64_t image = task / call->parts, first = task % call->parts * size;
+    double mean, variance;
+    group_statistics(call, image, first, &mean, &variance);
+    const double inverse = 1.0 / sqrt(variance + (double)call->epsilon);
+    for (int64_t i = first; i < first + size; i++) {
+        float *out = call->output + image * 3 * c + i;
+        const double factor = inverse * (double)call->weight[i];
+        out[0] = (float)mean;
+        out[c] = (float)factor;
+        out[2 * c] = (float)((double)call->bias[i] - (mean - (double)out[0]) * factor);
+    }
 }
 
 static void silu_run(const df_call *call, int64_t image, void *scratch) {
@@ -95,14 +138,14 @@ static void attention_run(const df_call *call, int64_t task, void *scratch) {
     const double scale = 1.0 / sqrt((double)dim);
     double *p = scratch, *sum = p + pixels;
     for (int64_t first = 0; first < c; first += dim) {
-        const float *q = call->input[0] + task * c + first;
-        const float *k = call->input[1] + image * pixels * c + first;
-        const float *v = call->input[2] + image * pixels * c + first;
+        const float *q = call->input[0] + task * call->pitch[0] + first;
+        const float *k = call->input[1] + image * pixels * call->pitch[1] + first;
+        const float *v = call->input[2] + image * pixels * call->pitch[2] + first;
         double most = -INFINITY, total = 0;
         for (int64_t j = 0; j < pixels; j++) {
             double score = 0;
             for (int64_t i = 0; i < dim; i++)
-                score += (double)q[i] * (double)k[j * c + i];
+                score += (double)q[i] * (double)k[j * call->pitch[1] + i];
             p[j] = score * scale;
             most = fmax(most, p[j]);
         }
@@ -111,10 +154,11 @@ static void attention_run(const df_call *call, int64_t task, void *scratch) {
             const double e = exp(p[j] - most);
             total += e;
             for (int64_t i = 0; i < dim; i++)
-                sum[i] += e * (double)v[j * c + i];
+                sum[i] += e * (double)v[j * call->pitch[2] + i];
         }
         for (int64_t i = 0; i < dim; i++)
-            call->output[task * c + first + i] = (float)(sum[i] / total);
+            call->output[task * c + first + i] =
+                (float)(sum[i] / total + (call->residual ? (double)call->residual[task * c + first + i] : 0));
     }
 }
 
@@ -128,16 +172,17 @@ static void add_run(const df_call *call, int64_t image, void *scratch) {
             call->output[(image * pixels + p) * c + i] = in[p * c + i] + other[call->broadcast ? i : p * c + i];
 }
 
-static const df_kernel conv = {pixel_tasks, NULL, conv_run};
-static const df_kernel norm = {group_tasks, NULL, norm_run};
-static const df_kernel silu_step = {image_tasks, NULL, silu_run};
-static const df_kernel attention = {pixel_tasks, attention_scratch, attention_run};
-static const df_kernel add = {image_tasks, NULL, add_run};
+static const df_kernel conv = {pixel_tasks, NULL, conv_run, conv_packed, conv_pack};
+static const df_kernel norm = {group_tasks, NULL, norm_run, NULL, NULL};
+static const df_kernel statistics = {group_tasks, NULL, statistics_run, NULL, NULL};
+static const df_kernel silu_step = {image_tasks, NULL, silu_run, NULL, NULL};
+static const df_kernel attention = {pixel_tasks, attention_scratch, attention_run, NULL, NULL};
+static const df_kernel add = {image_tasks, NULL, add_run, NULL, NULL};
 
 const df_kernels df_kernels_reference = {
     .name = "reference",
-    .step = {DF_MOVES, [DF_STEP_CONV] = &conv, [DF_STEP_NORM] = &norm, [DF_STEP_SILU] = &silu_step,
-             [DF_STEP_ATTENTION] = &attention, [DF_STEP_ADD] = &add},
+    .step = {DF_MOVES, [DF_STEP_CONV] = &conv, [DF_STEP_WINOGRAD] = &conv, [DF_STEP_NORM] = &norm,
+             [DF_STEP_STATISTICS] = &statistics, [DF_STEP_SILU] = &silu_step, [DF_STEP_ATTENTION] = &attention,
+             [DF_STEP_ADD] = &add},
     .lanes = 1,
-    .pack = conv_pack,
 };

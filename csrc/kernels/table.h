@@ -8,21 +8,27 @@
 #include "kernels/conv.h"
 #include "kernels/elementwise.h"
 #include "kernels/norm.h"
+#include "kernels/winograd.h"
 
-static const df_kernel conv_step = {conv_tasks, conv_scratch_bytes, conv_run};
-static const df_kernel norm_step = {norm_tasks, norm_scratch, norm_run};
-static const df_kernel silu_step = {value_tasks, NULL, silu_run};
-static const df_kernel attention_step = {attention_tasks, attention_bytes, attention_run};
-static const df_kernel add_step = {add_tasks, NULL, add_run};
+static const df_kernel conv_step = {conv_tasks, conv_scratch_bytes, conv_run, conv_packed, conv_pack};
+static const df_kernel winograd_step = {winograd_tasks, winograd_scratch_bytes, winograd_run, winograd_packed,
+                                        winograd_pack};
+static const df_kernel norm_step = {norm_tasks, norm_scratch, norm_run, NULL, NULL};
+static const df_kernel statistics_step = {norm_tasks, norm_scratch, statistics_run, NULL, NULL};
+static const df_kernel silu_step = {value_tasks, NULL, silu_run, NULL, NULL};
+static const df_kernel attention_step = {attention_tasks, attention_bytes, attention_run, NULL, NULL};
+static const df_kernel add_step = {add_tasks, NULL, add_run, NULL, NULL};
 
 #define DF_TABLE(isa)                                                                                                  \
     {                                                                                                                  \
         .name = isa,                                                                                                   \
         .step = {DF_MOVES,                                                                                             \
                  [DF_STEP_CONV] = &conv_step,                                                                          \
+                 [DF_STEP_WINOGRAD] = &winograd_step,                                                                  \
                  [DF_STEP_NORM] = &norm_step,                                                                          \
+                 [DF_STEP_STATISTICS] = &statistics_step,                                                              \
                  [DF_STEP_SILU] = &silu_step,                                                                          \
                  [DF_STEP_ATTENTION] = &attention_step,                                                                \
                  [DF_STEP_ADD] = &add_step},                                                                           \
-        .lanes = COLUMNS, .pack = conv_pack,                                                                           \
+        .lanes = COLUMNS,                                                                                              \
     }

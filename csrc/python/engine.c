@@ -216,7 +216,33 @@ static PyObject *engine_reconstruct(PyObject *object, PyObject *args, PyObject *
     return answer;
 }
 
+PyDoc_STRVAR(profile_doc,
+             "profile($self, /)\n--\n\n"
+             "The plan's steps with how long each took in the last evaluation: tuples of kind, (channels, height,\n"
+             "width) read, (channels, height, width) made, kernel size, flop of one image as a direct computation\n"
+             "does it, and seconds.");
+
+static PyObject *engine_profile(PyObject *object, PyObject *Py_UNUSED(ignored)) {
+    EngineObject *self = (EngineObject *)object;
+    if (lock_acquire(&self->lock, "Engine") < 0) {
+        return NULL;
+    }
+    PyObject *steps = PyList_New(0);
+    for (int32_t i = 0; steps && i < df_engine_step_count(self->engine); i++) {
+        const df_step_profile s = df_engine_step_profile(self->engine, i);
+        PyObject *step = Py_BuildValue("s(iii)(iii)idd", s.kind, s.channels, s.height, s.width, s.out_channels,
+                                       s.out_height, s.out_width, s.size, s.flop, s.seconds);
+        if (!step || PyList_Append(steps, step) < 0) {
+            Py_CLEAR(steps);
+        }
+        Py_XDECREF(step);
+    }
+    lock_release(&self->lock);
+    return steps;
+}
+
 static PyMethodDef engine_methods[] = {
+    {"profile", engine_profile, METH_NOARGS, profile_doc},
     KEYWORD_METHOD("predict", engine_predict, predict_doc),
     KEYWORD_METHOD("reconstruct", engine_reconstruct, reconstruct_doc),
     {NULL, NULL, 0, NULL},

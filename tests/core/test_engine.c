@@ -68,7 +68,7 @@ static void test_against_plain(fixture *f) {
         memset(got, 0xff, sizeof got);
         CHECK(!df_engine_predict(engine, IMAGES, f->x, f->t, got, NULL, &f->error), "%s", f->error.message);
         const double error = relative_error(got, expected, IMAGES * VALUES);
-        CHECK(error < (isa ? 6e-7 : 3e-7), "%s: error %g", name, error);
+        CHECK(error < (isa ? 1.2e-6 : 3e-7), "%s: error %g", name, error); /* Winograd, direct */
         df_engine_destroy(engine);
         for (int32_t batch = 1; batch <= IMAGES; batch = batch * 2 + 1)
             for (int32_t threads = 1; threads <= 3; threads++) {
@@ -104,7 +104,8 @@ static void test_plan(fixture *f) {
     df_model *model = model_of(f, "portable");
     CHECK(count_steps(model, DF_STEP_ADD) == 0, "every addition is part of a convolution");
     CHECK(count_steps(model, DF_STEP_SILU) == 2, "of the time embedding, and once for all blocks");
-    CHECK(count_steps(model, DF_STEP_NORM) == 8, "SiLU is part of the norms");
+    CHECK(count_steps(model, DF_STEP_NORM) == 2 && count_steps(model, DF_STEP_STATISTICS) == 6,
+          "norms are part of the Winograd convolutions that read them");
     int64_t all = 0;
     for (int32_t i = 0; i < model->plan.value_count; i++)
         all += model->plan.places[i].size;

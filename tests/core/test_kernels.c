@@ -39,24 +39,47 @@ static int64_t output_values(const df_call *call) {
 }
 
 /* Runs one step with the call's output; tasks backwards where asked, as threads might. */
-static void run_step(const df_kernels *kernels, df_step_kind kind, const df_call *call, bool backwards) {
+static void run_step(const df_kernels *kernels, df_step_kind kind, const df_call *given, bool backwards) {
     const df_kernel *kernel = kernels->step[kind];
-    const int64_t floats = kernel->scratch ? (int64_t)kernel->scratch(call) / 4 : 0;
+    df_call call = *given;
+    const int64_t floats = kernel->scratch ? (int64_t)kernel->scratch(&call) / 4 : 0;
     float *scratch = guarded(floats);
-    const int64_t tasks = kernel->tasks(call);
+    const int64_t tasks = kernel->tasks(&call);
     for (int64_t i = 0; i < tasks; i++)
-        kernel->run(call, backwards ? tasks - 1 - i : i, scratch);
+        kernel->run(&call, backwards ? tasks - 1 - i : i, scratch);
     CHECK(guards_hold(scratch, floats), "%s: step %d writes outside its scratch", kernels->name, kind);
     release(scratch);
 }
 
-static float *pack(const df_kernels *kernels, const df_call *call, const float *weight) {
-    const int64_t out = df_round_up(call->out_channels, kernels->lanes);
-    const int64_t count = out * call->channels * call->size * call->size;
+static float *pack(const df_kernels *kernels, df_step_kind kind, const df_call *call, const float *weight) {
+    const int64_t count = kernels->step[kind]->packed(call);
     float *packed = guarded(count);
-    kernels->pack(call, weight, packed);
+    kernels->step[kind]->pack(call, weight, packed);
     CHECK(guards_hold(packed, count), "%s: packs outside", kernels->name);
     return packed;
+}
+
+/* A call for one image of another's. */
+static df_call only_image(const df_call *call, df_step_kind kind, int64_t image) {
+    df_call one = *call;
+    const int64_t pixels = (int64_t)call->height * call->width;
+    int64_t pitch[3] = {call->split, call->channels - call->split, 0};
+    if (kind == DF_STEP_ATTENTION)
+        for (int j = 0; j < 3; j++)
+            pitch[j] = call->pitch[j];
+    if (kind == DF_STEP_ADD)
+        pitch[1] = call->channels;
+    one.images = 1;
+    for (int j = 0; j < 3; j++)
+        if (call->input[j])
+            one.input[j] += image * pitch[j] * (j == 1 && call->broadcast ? 1 : pixels);
+    if (call->norm)
+        one.norm += image * 3 * call->channels;
+    if (call->shift)
+        one.shift += image * call->out_channels;
+    if (call->residual)
+        one.residual += image * output_values(call) / call->images;
+    return one;
 }
 
 /* Every fast set against the reference. magnitude: of the output's sums, or NULL: the output itself and 1. */
@@ -72,7 +95,7 @@ static void compare(df_step_kind kind, const df_call *given, const float *weight
             continue;
         const df_kernels *kernels = df_isa_kernels(isa);
         float *got = guarded(count), *alone = guarded(of_image);
-        float *packed = kind == DF_STEP_CONV ? pack(kernels, given, weight) : NULL;
+        float *packed = kernels->step[kind]->pack ? pack(kernels, kind, given, weight) : NULL;
         call.output = got;
         call.weight = packed ? packed : given->weight;
         run_step(kernels, kind, &call, false);
@@ -85,15 +108,8 @@ static void compare(df_step_kind kind, const df_call *given, const float *weight
         CHECK(worst <= tolerance, "%s: %s: error %g, allowed %g", kernels->name, what, worst, tolerance);
         CHECK(guards_hold(got, count), "%s: %s writes outside", kernels->name, what);
         for (int64_t image = 0; image < call.images && call.images > 1; image++) {
-            df_call one = call;
-            const int64_t in = (int64_t)call.channels * call.height * call.width;
-            const int64_t in1 = kind == DF_STEP_ADD && call.broadcast ? call.channels : in;
-            one.images = 1;
-            one.input[0] += image * in;
-            one.input[1] = call.input[1] ? call.input[1] + image * in1 : NULL;
-            one.input[2] = call.input[2] ? call.input[2] + image * in : NULL;
-            one.shift = call.shift ? call.shift + image * call.out_channels : NULL;
-            one.residual = call.residual ? call.residual + image * of_image : NULL;
+            df_call one = only_image(&call, kind, image);
+            one.threads = (int32_t)image + 2; /* cut in another way */
             one.output = alone;
             run_step(kernels, kind, &one, true);
             CHECK(!memcmp(alone, got + image * of_image, (size_t)of_image * sizeof *alone),
@@ -112,35 +128,64 @@ static void absolute(float *to, const float *from, int64_t count) {
         to[i] = fabsf(from[i]);
 }
 
-static void check_conv(df_call call, bool shift, bool residual) {
-    call.out_height = (call.height + call.stride - 1) / call.stride;
-    call.out_width = (call.width + call.stride - 1) / call.stride;
-    const int64_t inputs = call.images * call.height * call.width * call.channels, outputs = output_values(&call);
+/* What a convolution may do beside multiplying. */
+typedef struct conv_variant {
+    bool shift, residual, upsample, norm, silu;
+    int32_t split; /* channels of a second input */
+} conv_variant;
+
+/* Pieces of 256 terms: a rounding is at most 6e-8, and random ones do not all point one way. Winograd's transformations
+ * add and subtract what a direct sum never holds. */
+static const double conv_bound = 5e-7, winograd_bound = 4e-6;
+
+static void check_conv(df_step_kind kind, df_call call, conv_variant variant) {
+    const int32_t up = variant.upsample ? 2 : 1;
+    call.upsample = variant.upsample, call.silu = variant.silu, call.split = call.channels - variant.split;
+    call.out_height = (call.height * up + call.stride - 1) / call.stride;
+    call.out_width = (call.width * up + call.stride - 1) / call.stride;
+    const int64_t pixels = call.images * call.height * call.width, outputs = output_values(&call);
     const int64_t weights = (int64_t)call.out_channels * call.channels * call.size * call.size;
     const int64_t filled = df_round_up(call.out_channels, 64), shifts = call.images * call.out_channels;
-    float *x = guarded_random(inputs, 1), *w = guarded_random(weights, 1), *b = guarded_random(filled, 1);
+    const int64_t norms = 3 * call.images * call.channels;
+    float *x[2] = {guarded_random(pixels * call.split, 1), guarded_random(pixels * variant.split, 1)};
+    float *w = guarded_random(weights, 1), *b = guarded_random(filled, 1), *norm = guarded_random(norms, 1);
     float *s = guarded_random(shifts, 1), *r = guarded_random(outputs, 1), *magnitude = guarded(outputs);
     for (int64_t i = call.out_channels; i < filled; i++)
         b[i] = 0;
     df_call size = call; /* the sum of the absolute terms: what a rounding error is relative to */
-    float *ax = guarded(inputs), *aw = guarded(weights), *ab = guarded(filled), *as = guarded(shifts),
-          *ar = guarded(outputs);
-    absolute(ax, x, inputs);
+    float *ax[2] = {guarded(pixels * call.split), guarded(pixels * variant.split)};
+    float *aw = guarded(weights), *ab = guarded(filled), *as = guarded(shifts), *ar = guarded(outputs);
+    float *an = guarded(norms);
+    absolute(ax[0], x[0], pixels * call.split);
+    absolute(ax[1], x[1], pixels * variant.split);
     absolute(aw, w, weights);
     absolute(ab, b, filled);
     absolute(as, s, shifts);
     absolute(ar, r, outputs);
-    size.input[0] = ax, size.weight = aw, size.bias = ab, size.output = magnitude;
-    size.shift = shift ? as : NULL, size.residual = residual ? ar : NULL;
-    run_step(&df_kernels_reference, DF_STEP_CONV, &size, false);
-    call.input[0] = x, call.weight = w, call.bias = b;
-    call.shift = shift ? s : NULL, call.residual = residual ? r : NULL;
-    char what[120];
-    snprintf(what, sizeof what, "conv %d, stride %d, %d x (%d, %d, %d) -> %d", call.size, call.stride, (int)call.images,
-             call.channels, call.height, call.width, call.out_channels);
-    /* Pieces of 128 terms: a rounding is at most 6e-8, and random ones do not all point one way. */
-    compare(DF_STEP_CONV, &call, w, magnitude, 5e-7, what);
-    float *all[] = {x, w, b, s, r, magnitude, ax, aw, ab, as, ar};
+    for (int64_t i = 0; i < norms; i++) /* |(x - mean) * factor + shift| <= (|x| + |mean|) * |factor| + |shift| */
+        an[i] = i / call.channels % 3 == 0 ? -fabsf(norm[i]) : fabsf(norm[i]);
+    size.weight = aw, size.bias = ab, size.output = magnitude, size.silu = false;
+    size.input[0] = ax[0], size.input[1] = ax[1], size.norm = variant.norm ? an : NULL;
+    size.shift = variant.shift ? as : NULL, size.residual = variant.residual ? ar : NULL;
+    run_step(&df_kernels_reference, kind, &size, false);
+    if (kind == DF_STEP_WINOGRAD) /* a tile's outputs share their roundings: the largest of an image counts */
+        for (int64_t image = 0; image < call.images; image++) {
+            const int64_t count = outputs / call.images;
+            float most = 0;
+            for (int64_t i = image * count; i < (image + 1) * count; i++)
+                most = fmaxf(most, magnitude[i]);
+            for (int64_t i = image * count; i < (image + 1) * count; i++)
+                magnitude[i] = most;
+        }
+    call.input[0] = x[0], call.input[1] = x[1], call.weight = w, call.bias = b, call.norm = variant.norm ? norm : NULL;
+    call.shift = variant.shift ? s : NULL, call.residual = variant.residual ? r : NULL;
+    char what[160];
+    snprintf(what, sizeof what, "%s %d, stride %d, %d x (%d, %d, %d) -> %d, %s%s%ssplit %d",
+             kind == DF_STEP_WINOGRAD ? "winograd" : "conv", call.size, call.stride, (int)call.images, call.channels,
+             call.height, call.width, call.out_channels, variant.norm ? "norm, " : "", variant.silu ? "silu, " : "",
+             variant.upsample ? "upsample, " : "", variant.split);
+    compare(kind, &call, w, magnitude, kind == DF_STEP_WINOGRAD ? winograd_bound : conv_bound, what);
+    float *all[] = {x[0], x[1], w, b, norm, s, r, magnitude, ax[0], ax[1], aw, ab, as, ar, an};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         release(all[i]);
 }
@@ -159,7 +204,9 @@ static df_call call_of(int64_t images, int32_t c, int32_t h, int32_t w) {
                      .out_width = w,
                      .size = 1,
                      .stride = 1,
-                     .parts = 1};
+                     .parts = 1,
+                     .split = c,
+                     .pitch = {c, c, c}};
 }
 
 static void test_conv(void) {
@@ -171,15 +218,86 @@ static void test_conv(void) {
                     const int32_t *hw = sizes[variant % SIZES];
                     df_call call = call_of(variant % 3 ? 3 : 1, channels[i], hw[0], hw[1]);
                     call.out_channels = channels[j], call.size = size, call.stride = stride;
-                    check_conv(call, variant & 1, variant & 2);
+                    check_conv(DF_STEP_CONV, call, (conv_variant){.shift = variant & 1, .residual = variant & 2});
+                    if (size == 1 && stride == 1 && channels[i] > 1)
+                        check_conv(DF_STEP_CONV, call, (conv_variant){.split = 1 + variant % (channels[i] - 1)});
                 }
     /* More than one piece, one block of rows and one group of outputs. */
     df_call large = call_of(3, 150, 9, 9);
     large.out_channels = 150, large.size = 3;
-    check_conv(large, true, true);
+    check_conv(DF_STEP_CONV, large, (conv_variant){.shift = true, .residual = true});
     df_call linear = call_of(5, 300, 1, 1);
     linear.out_channels = 290;
-    check_conv(linear, false, true);
+    check_conv(DF_STEP_CONV, linear, (conv_variant){.residual = true});
+    df_call two = call_of(2, 600, 7, 9);
+    two.out_channels = 140;
+    check_conv(DF_STEP_CONV, two, (conv_variant){.shift = true, .split = 290});
+}
+
+static void test_winograd(void) {
+    int variant = 0;
+    for (int i = 0; i < CHANNELS; i++)
+        for (int j = 0; j < CHANNELS; j++)
+            for (int s = 0; s < SIZES; s++, variant++) {
+                df_call call = call_of(variant % 3 ? 3 : 1, channels[i], sizes[s][0], sizes[s][1]);
+                call.out_channels = channels[j], call.size = 3;
+                check_conv(DF_STEP_WINOGRAD, call,
+                           (conv_variant){.shift = variant & 1,
+                                          .residual = variant & 2,
+                                          .upsample = variant & 4,
+                                          .norm = variant % 5 > 1,
+                                          .silu = variant % 5 > 2,
+                                          .split = variant % 7 ? 0 : channels[i] / 3});
+            }
+    /* More than one block of tiles, piece of channels and chunk of outputs; a width of many tiles, in several bands. */
+    static const int32_t large[][5] = {{70, 3, 3, 40, 40}, {3, 530, 9, 9, 70}, {2, 20, 9, 1100, 9}, {2, 72, 33, 35, 100}};
+    for (size_t i = 0; i < sizeof large / sizeof *large; i++) {
+        df_call call = call_of(large[i][0], large[i][1], large[i][2], large[i][3]);
+        call.out_channels = large[i][4], call.size = 3, call.threads = (int32_t)i;
+        check_conv(DF_STEP_WINOGRAD, call,
+                   (conv_variant){.shift = true, .residual = true, .norm = true, .silu = true, .split = i == 3 ? 36 : 0});
+    }
+}
+
+/* The norm and its statistics. x: of one input, `second` channels of which move to another. */
+static void check_norm(df_call call, int32_t second, const float *x, const float *scale, const float *shift,
+                       double tolerance, const char *what) {
+    const int64_t pixels = call.images * call.height * call.width, first = call.channels - second;
+    float *part[2] = {guarded(pixels * first), guarded(pixels * second)};
+    for (int64_t p = 0; p < pixels; p++) {
+        memcpy(part[0] + p * first, x + p * call.channels, (size_t)first * sizeof *x);
+        memcpy(part[1] + p * second, x + p * call.channels + first, (size_t)second * sizeof *x);
+    }
+    call.input[0] = part[0], call.input[1] = part[1], call.split = (int32_t)first;
+    call.weight = scale, call.bias = shift;
+    compare(DF_STEP_NORM, &call, NULL, NULL, tolerance, what);
+    /* The mean may round to either side, and the shift with it: what counts is where they take a value. */
+    call.output = guarded(call.images * 3 * call.channels);
+    for (int32_t isa = 0; isa < df_isa_count(); isa++) {
+        if (!df_isa_supported(isa))
+            continue;
+        run_step(df_isa_kernels(isa), DF_STEP_STATISTICS, &call, true);
+        CHECK(guards_hold(call.output, call.images * 3 * call.channels), "%s: %s: statistics outside",
+              df_isa_name(isa), what);
+        float *expected = guarded(pixels * call.channels);
+        df_call norm = call;
+        norm.output = expected, norm.silu = false;
+        run_step(&df_kernels_reference, DF_STEP_NORM, &norm, false);
+        double worst = 0;
+        for (int64_t i = 0; i < pixels * call.channels; i++) {
+            const float *of = call.output + i / (pixels / call.images * call.channels) * 3 * call.channels;
+            const int64_t c = i % call.channels;
+            const double y = ((double)x[i] - (double)of[c]) * (double)of[call.channels + c] +
+                             (double)of[2 * call.channels + c];
+            const double error = fabs(y - (double)expected[i]) / (1 + fabs((double)expected[i]));
+            worst = error <= worst ? worst : error;
+        }
+        CHECK(worst <= tolerance, "%s: %s: statistics are off by %g", df_isa_name(isa), what, worst);
+        release(expected);
+    }
+    release(call.output);
+    release(part[0]);
+    release(part[1]);
 }
 
 static void test_norm(void) {
@@ -193,11 +311,10 @@ static void test_norm(void) {
                 float *shift = guarded_random(call.channels, 2);
                 for (int64_t j = 0; j < count; j++)
                     x[j] += s == 4 ? 5000.0F : 0.5F; /* a mean far above the deviation must cost nothing */
-                call.input[0] = x, call.weight = scale, call.bias = shift;
                 char what[100];
                 snprintf(what, sizeof what, "norm (%d, %d, %d), %d groups", call.channels, call.height, call.width,
                          groups);
-                compare(DF_STEP_NORM, &call, NULL, NULL, 1e-6, what);
+                check_norm(call, (s + groups) % 3 ? 0 : call.channels / 3, x, scale, shift, 1e-6, what);
                 release(x);
                 release(scale);
                 release(shift);
@@ -210,8 +327,7 @@ static void test_norm(void) {
         large[i].epsilon = 1e-6F;
         float *x = guarded_random(output_values(&large[i]), 3);
         float *scale = guarded_random(128, 1), *shift = guarded_random(128, 1);
-        large[i].input[0] = x, large[i].weight = scale, large[i].bias = shift;
-        compare(DF_STEP_NORM, &large[i], NULL, NULL, 6e-7, "large norm");
+        check_norm(large[i], 0, x, scale, shift, 6e-7, "large norm");
         release(x);
         release(scale);
         release(shift);
@@ -220,22 +336,27 @@ static void test_norm(void) {
 
 static void test_attention(void) {
     static const int32_t cases[][3] = {{1, 9, 9},  {3, 1, 1},  {5, 3, 2},    {12, 4, 4}, {17, 9, 7},
-                                       {40, 1, 9}, {40, 8, 8}, {72, 12, 13}, {300, 5, 5}};
+                                       {40, 1, 9}, {40, 8, 8}, {72, 12, 13}, {300, 5, 5}, {8, 18, 17}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-        for (int32_t heads = 1; heads <= 2; heads++) {
+        for (int32_t variant = 0; variant < 4; variant++) {
             df_call call = call_of(i & 1 ? 1 : 3, cases[i][0], cases[i][1], cases[i][2]);
-            if (call.channels % heads)
+            call.parts = variant & 1 ? 2 : 1;
+            if (call.channels % call.parts)
                 continue;
-            call.parts = heads;
-            float *qkv[3];
-            for (int j = 0; j < 3; j++)
-                call.input[j] = qkv[j] = guarded_random(output_values(&call), j == 0 ? 4 : 1);
+            float *qkv[3], *residual = guarded_random(output_values(&call), 1);
+            for (int j = 0; j < 3; j++) {
+                call.pitch[j] = call.channels + (variant & 2 ? j + 1 : 0);
+                qkv[j] = guarded_random(call.images * call.height * call.width * call.pitch[j], j == 0 ? 4 : 1);
+                call.input[j] = qkv[j];
+            }
+            call.residual = variant & 2 ? residual : NULL;
             char what[100];
-            snprintf(what, sizeof what, "attention (%d, %d, %d), %d heads", call.channels, call.height, call.width,
-                     heads);
+            snprintf(what, sizeof what, "attention (%d, %d, %d), variant %d", call.channels, call.height, call.width,
+                     variant);
             compare(DF_STEP_ATTENTION, &call, NULL, NULL, 2e-6, what);
             for (int j = 0; j < 3; j++)
                 release(qkv[j]);
+            release(residual);
         }
     /* Scores of +-1e4 would overflow without the largest taken out. */
     df_call call = call_of(1, 4, 5, 5);
@@ -330,7 +451,7 @@ static void test_moves(void) {
     release(out);
 
     out = guarded(IMAGES * H * W * (C + D));
-    call.input[1] = other, call.output = out, call.out_channels = C + D;
+    call.input[1] = other, call.output = out, call.channels = call.out_channels = C + D;
     run_step(&df_kernels_reference, DF_STEP_CONCAT, &call, true);
     bool right = guards_hold(out, IMAGES * H * W * (C + D));
     for (int i = 0; i < IMAGES * H * W * (C + D); i++)
@@ -339,7 +460,7 @@ static void test_moves(void) {
     release(out);
 
     out = guarded(IMAGES * 4 * H * W * C);
-    call.output = out, call.out_channels = C, call.out_height = 2 * H, call.out_width = 2 * W;
+    call.output = out, call.channels = call.out_channels = C, call.out_height = 2 * H, call.out_width = 2 * W;
     run_step(&df_kernels_reference, DF_STEP_UPSAMPLE, &call, true);
     right = guards_hold(out, IMAGES * 4 * H * W * C);
     for (int i = 0; i < IMAGES; i++)
@@ -370,7 +491,7 @@ static void test_portable_is_fixed(void) {
         w[i] = (float)((i * 13) % 29) / 23.0F - 0.5F;
     df_call call = call_of(1, C, 1, 1);
     call.out_channels = K;
-    float *packed = pack(&df_kernels_portable, &call, w);
+    float *packed = pack(&df_kernels_portable, DF_STEP_CONV, &call, w);
     call.input[0] = x, call.weight = packed, call.bias = b, call.output = y;
     run_step(&df_kernels_portable, DF_STEP_CONV, &call, false);
     for (int k = 0; k < K; k++) {
@@ -390,6 +511,7 @@ int main(void) {
             SKIP("%s: this processor or build cannot run it", df_isa_name(isa));
     test_moves();
     test_conv();
+    test_winograd();
     test_norm();
     test_attention();
     test_add();
