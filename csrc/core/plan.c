@@ -80,12 +80,11 @@ static df_plan_step *sole_conv(const planner *p, int32_t value) {
 }
 
 /* Whether Winograd's algorithm saves enough multiplications to pay for its transformations: 36 for a tile of 4 x 4
- * outputs, which may overhang, against 9 for each output. A few channels do not pay for them either. */
+ * outputs, which may overhang, against 9 for each output. A few input channels do not pay for them either. */
 static bool winograd_pays(const df_call *call) {
     const int64_t tiles = df_blocks(call->out_height, 4) * df_blocks(call->out_width, 4);
     const int64_t pixels = (int64_t)call->out_height * call->out_width;
-    return call->size == 3 && call->stride == 1 && call->channels >= 8 && call->out_channels >= 8 &&
-           36 * tiles * 4 <= 9 * pixels * 3;
+    return call->size == 3 && call->stride == 1 && call->channels >= 8 && 36 * tiles * 4 <= 9 * pixels * 3;
 }
 
 /* An addition becomes part of a convolution that makes one of its sides. The convolution moves down to the addition's

@@ -1,7 +1,7 @@
 /* softmax(q k' / sqrt(dim)) v, head by head. A task takes some queries of one head: it packs the keys and the values
  * once, and goes through its queries a few at a time, so that their scores stay in the cache. */
 
-enum { QUERIES = 8 * ROWS /* at a time */, PORTION = 128 /* queries of a task, about */ };
+enum { PORTION = 128 /* queries of a task, at most */, QUERIES = PORTION };
 
 static int64_t attention_positions(const df_call *call) {
     return (int64_t)call->height * call->width;
@@ -65,7 +65,7 @@ static void attention_scores(const df_call *call, const float *q, int64_t rows, 
     for (int64_t j = 0; j < filled; j += COLUMNS)
         for (int64_t l = 0; l < dim; l += DEPTH)
             gemm(rows, df_min(DEPTH, dim - l), q + l, call->pitch[0], s->keys + j * dim + l * COLUMNS, s->scores + j,
-                 filled, l == 0, NULL);
+                 filled, l == 0, s->keys + j * dim + (l + df_min(DEPTH, dim - l)) * COLUMNS);
 }
 
 /* One row of scores -> exp(scale (score - largest)); returns their sum. */
@@ -97,7 +97,8 @@ static void attention_values(const df_call *call, const float *residual, float *
     for (int64_t i = 0; i < dim; i += COLUMNS) {
         for (int64_t l = 0; l < positions; l += DEPTH)
             gemm(rows, df_min(DEPTH, positions - l), s->scores + l, filled, s->values + i * positions + l * COLUMNS,
-                 s->sums, COLUMNS, l == 0, NULL);
+                 s->sums, COLUMNS, l == 0,
+                 s->values + i * positions + (l + df_min(DEPTH, positions - l)) * COLUMNS);
         for (int64_t r = 0; r < rows; r++)
             for (int64_t j = i; j < df_min(i + COLUMNS, dim); j += LANES) {
                 const int64_t n = df_min(LANES, dim - j);

@@ -44,3 +44,12 @@ V_INLINE vf silu(vf x) {
     const vf top = v_if_negative(x, exp_scale(bounded * p, n), x);
     return top / (v_set(1.0F) + exp_scale(p, n));
 }
+
+/* The same where -x may stop at +-87: below, the result is off by less than 1e-35, which a sum of other values does not
+ * see, and neither half of the exponential leaves the normal numbers. A third shorter. */
+V_INLINE vf silu_in_sum(vf x) {
+    vf n;
+    const vf bounded = -v_max(v_set(-87.0F), -v_max(v_set(-87.0F), x));
+    const vf p = exp_parts(-bounded, &n);
+    return x / (v_set(1.0F) + p * exp_power(n));
+}

@@ -59,7 +59,7 @@ static void gemm(int64_t rows, int64_t depth, const float *a, int64_t lda, const
 #define GEMM_REST(n) case n: gemm_rows(n, depth, a, lda, b, c, ldc, first); break;
     switch (rows) {
     GEMM_REST(1) GEMM_REST(2) GEMM_REST(3) GEMM_REST(4) GEMM_REST(5)
-#if V_SET == V_AVX512
+#if V_ROWS > 6
     GEMM_REST(6) GEMM_REST(7) GEMM_REST(8) GEMM_REST(9) GEMM_REST(10) GEMM_REST(11) GEMM_REST(12) GEMM_REST(13)
 #endif
     default: break;

@@ -28,31 +28,58 @@ static size_t norm_scratch(const df_call *call) {
     return (size_t)norm_width(call) * (2 * sizeof(double) + 3 * sizeof(float));
 }
 
-static void add_lanes(double *sums, vf v, int64_t n) {
+V_INLINE void add_lanes(double *sums, vf v, int64_t n) {
+    if (n == LANES) {
+        vd sum;
+        memcpy(&sum, sums, sizeof sum);
+        sum += __builtin_convertvector(v, vd);
+        memcpy(sums, &sum, sizeof sum);
+        return;
+    }
     float lanes[LANES];
     v_store(lanes, v);
     for (int64_t i = 0; i < n; i++)
         sums[i] += (double)lanes[i];
 }
 
-/* Of x - mean of each channel of one input: the sums, and the sums of the squares. */
+/* Of x - mean: the sums over some pixels of up to `vectors` vectors of channels, the last one of n, and of their
+ * squares. Several vectors at a time keep more than one chain of additions going. */
+V_INLINE void norm_span(const float *in, int64_t pixels, int64_t pitch, const int vectors, int64_t n, const float *mean,
+                        double *sums, double *squares, const bool with_squares) {
+    enum { MOST = 4 };
+    vf sum[MOST], square[MOST], middle[MOST];
+    V_UNROLL for (int i = 0; i < vectors; i++) {
+        sum[i] = square[i] = v_set(0);
+        middle[i] = v_load_n(mean + i * LANES, i == vectors - 1 ? n : LANES);
+    }
+    for (int64_t p = 0; p < pixels; p++, in += pitch)
+        V_UNROLL for (int i = 0; i < vectors; i++) {
+            const vf x = v_load_n(in + i * LANES, i == vectors - 1 ? n : LANES) - middle[i];
+            sum[i] += x;
+            if (with_squares)
+                square[i] = v_fma(x, x, square[i]);
+        }
+    V_UNROLL for (int i = 0; i < vectors; i++) {
+        add_lanes(sums + i * LANES, sum[i], i == vectors - 1 ? n : LANES);
+        if (with_squares)
+            add_lanes(squares + i * LANES, square[i], i == vectors - 1 ? n : LANES);
+    }
+}
+
+/* The same over all pixels of one input. */
 V_INLINE void norm_sums_of(const float *in, int64_t pixels, int64_t pitch, int64_t channels, const float *mean,
                            double *sums, double *squares, const bool with_squares) {
-    for (int64_t p = 0; p < pixels; p += SPAN)
-        for (int64_t i = 0; i < channels; i += LANES) {
-            const int64_t n = df_min(LANES, channels - i), end = df_min(pixels, p + SPAN);
-            const vf middle = v_load_n(mean + i, n);
-            vf sum = v_set(0), square = v_set(0);
-            for (int64_t q = p; q < end; q++) {
-                const vf x = v_load_n(in + q * pitch + i, n) - middle;
-                sum += x;
-                if (with_squares)
-                    square = v_fma(x, x, square);
-            }
-            add_lanes(sums + i, sum, n);
-            if (with_squares)
-                add_lanes(squares + i, square, n);
-        }
+    for (int64_t p = 0; p < pixels; p += SPAN) {
+        const float *at = in + p * pitch;
+        const int64_t count = df_min(SPAN, pixels - p);
+        int64_t i = 0;
+        for (; i + 4 * LANES <= channels; i += 4 * LANES)
+            norm_span(at + i, count, pitch, 4, LANES, mean + i, sums + i, squares + i, with_squares);
+        for (; i + LANES <= channels; i += LANES)
+            norm_span(at + i, count, pitch, 1, LANES, mean + i, sums + i, squares + i, with_squares);
+        if (i < channels)
+            norm_span(at + i, count, pitch, 1, channels - i, mean + i, sums + i, squares + i, with_squares);
+    }
 }
 
 /* Channels first..first+channels-1 of an image that lie in one of the step's inputs. */
@@ -80,8 +107,12 @@ static void norm_sums(const norm_piece *piece, int pieces, int64_t pixels, const
                       double *squares) {
     for (const norm_piece *p = piece; p < piece + pieces; p++) {
         memset(sums + p->at, 0, (size_t)p->channels * sizeof *sums);
-        memset(squares + p->at, 0, (size_t)p->channels * sizeof *squares);
-        norm_sums_of(p->in, pixels, p->pitch, p->channels, mean + p->at, sums + p->at, squares + p->at, true);
+        if (squares) {
+            memset(squares + p->at, 0, (size_t)p->channels * sizeof *squares);
+            norm_sums_of(p->in, pixels, p->pitch, p->channels, mean + p->at, sums + p->at, squares + p->at, true);
+        } else {
+            norm_sums_of(p->in, pixels, p->pitch, p->channels, mean + p->at, sums + p->at, sums + p->at, false);
+        }
     }
 }
 
@@ -115,7 +146,7 @@ V_INLINE void norm_task(const df_call *call, int64_t task, void *scratch, const 
     norm_piece piece[2];
     const int pieces = norm_pieces(call, image, first, channels, piece);
     memset(mean, 0, (size_t)width * 3 * sizeof *mean);
-    norm_sums(piece, pieces, pixels, mean, sums, squares);
+    norm_sums(piece, pieces, pixels, mean, sums, NULL);
     for (int64_t i = 0; i < channels; i++)
         mean[i] = (float)norm_mean(sums + i / size * size, size, pixels);
     norm_sums(piece, pieces, pixels, mean, sums, squares);

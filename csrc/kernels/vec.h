@@ -7,6 +7,7 @@
 #define V_PORTABLE 1
 #define V_AVX2     2
 #define V_AVX512   3
+#define V_WIDE     4 /* the shapes of AVX-512 in halves of AVX2: for tests on processors without AVX-512 */
 
 #define V_INLINE   static inline __attribute__((always_inline, unused))
 
@@ -19,14 +20,17 @@
 
 /* LANES, ROWS: a register tile of ROWS x 2 vectors, which leaves registers for two of weights and one of input. */
 #if V_SET == V_PORTABLE
-enum { LANES = 4, ROWS = 6 };
+#define V_LANES 4
 #elif V_SET == V_AVX2
-enum { LANES = 8, ROWS = 6 };
-#elif V_SET == V_AVX512
-enum { LANES = 16, ROWS = 14 };
+#define V_LANES 8
+#else
+#define V_LANES 16
 #endif
+#define V_ROWS (V_LANES == 16 ? 14 : 6)
+enum { LANES = V_LANES, ROWS = V_ROWS };
 
 typedef float vf __attribute__((vector_size(4 * LANES)));
+typedef double vd __attribute__((vector_size(8 * LANES)));
 typedef uint32_t vu __attribute__((vector_size(4 * LANES)));
 typedef int32_t vi __attribute__((vector_size(4 * LANES)));
 
@@ -43,12 +47,22 @@ V_INLINE void v_store(float *p, vf v) {
 /* v_set: all lanes x.   v_fma: a * b + c.   v_max: the larger one, and x where x is NaN.
  * v_load_n: the first n (1..LANES) of memory, zeros above; touches no more.   v_store_n: writes no more than n. Where a
  * full vector is the quicker one to move, they do that. */
-#if V_SET == V_PORTABLE
+#if V_SET == V_PORTABLE || V_SET == V_WIDE
 V_INLINE vf v_set(float x) {
-    return (vf){x, x, x, x};
+    return x - (vf){0}; /* which leaves -0 and NaN as they are */
 }
 V_INLINE vf v_fma(vf a, vf b, vf c) {
+#if V_SET == V_WIDE
+    union {
+        vf all;
+        __m256 half[2];
+    } x = {a}, y = {b}, z = {c};
+    for (int i = 0; i < 2; i++)
+        z.half[i] = _mm256_fmadd_ps(x.half[i], y.half[i], z.half[i]);
+    return z.all;
+#else
     return a * b + c;
+#endif
 }
 V_INLINE vf v_max(vf least, vf x) {
     const vi below = x < least;

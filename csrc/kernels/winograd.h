@@ -181,7 +181,7 @@ V_INLINE void winograd_read(const df_call *call, int64_t image, int64_t row, int
                 vf v = v_load_n(from + (x >> up) * pitch, n);
                 if (with_norm)
                     v = v_fma(v - mean, factor, shift);
-                v_store(to + (x + 1) * STRIP, with_silu ? silu(v) : v);
+                v_store(to + (x + 1) * STRIP, with_silu ? silu_in_sum(v) : v);
             }
             for (int64_t x = (w << up) + 1; x < across; x++)
                 v_store(to + x * STRIP, v_set(0));

@@ -104,7 +104,7 @@ static void test_plan(fixture *f) {
     df_model *model = model_of(f, "portable");
     CHECK(count_steps(model, DF_STEP_ADD) == 0, "every addition is part of a convolution");
     CHECK(count_steps(model, DF_STEP_SILU) == 2, "of the time embedding, and once for all blocks");
-    CHECK(count_steps(model, DF_STEP_NORM) == 2 && count_steps(model, DF_STEP_STATISTICS) == 6,
+    CHECK(count_steps(model, DF_STEP_NORM) == 1 && count_steps(model, DF_STEP_STATISTICS) == 7,
           "norms are part of the Winograd convolutions that read them");
     int64_t all = 0;
     for (int32_t i = 0; i < model->plan.value_count; i++)

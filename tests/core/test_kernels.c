@@ -34,6 +34,27 @@ static float *guarded_random(int64_t count, float scale) {
     return values;
 }
 
+#if DF_X86
+extern const df_kernels kernels_wide; /* isa_wide.c */
+enum { WIDE = 1 };
+#else
+static const df_kernels kernels_wide;
+enum { WIDE = 0 };
+#endif
+
+/* The instruction sets, and after them the one that only tests know. */
+static int32_t set_count(void) {
+    return df_isa_count() + WIDE;
+}
+
+/* NULL where the processor cannot run it. */
+static const df_kernels *set_at(int32_t index) {
+    int32_t avx2 = -1;
+    if (index == df_isa_count())
+        return df_isa_resolve("avx2", &avx2, NULL) == DF_OK ? &kernels_wide : NULL;
+    return df_isa_supported(index) ? df_isa_kernels(index) : NULL;
+}
+
 static int64_t output_values(const df_call *call) {
     return call->images * call->out_channels * call->out_height * call->out_width;
 }
@@ -90,10 +111,10 @@ static void compare(df_step_kind kind, const df_call *given, const float *weight
     float *expected = guarded(count);
     call.output = expected;
     run_step(&df_kernels_reference, kind, &call, false);
-    for (int32_t isa = 1; isa < df_isa_count(); isa++) {
-        if (!df_isa_supported(isa))
+    for (int32_t set = 1; set < set_count(); set++) {
+        const df_kernels *kernels = set_at(set);
+        if (!kernels)
             continue;
-        const df_kernels *kernels = df_isa_kernels(isa);
         float *got = guarded(count), *alone = guarded(of_image);
         float *packed = kernels->step[kind]->pack ? pack(kernels, kind, given, weight) : NULL;
         call.output = got;
@@ -273,12 +294,13 @@ static void check_norm(df_call call, int32_t second, const float *x, const float
     compare(DF_STEP_NORM, &call, NULL, NULL, tolerance, what);
     /* The mean may round to either side, and the shift with it: what counts is where they take a value. */
     call.output = guarded(call.images * 3 * call.channels);
-    for (int32_t isa = 0; isa < df_isa_count(); isa++) {
-        if (!df_isa_supported(isa))
+    for (int32_t set = 0; set < set_count(); set++) {
+        const df_kernels *kernels = set_at(set);
+        if (!kernels)
             continue;
-        run_step(df_isa_kernels(isa), DF_STEP_STATISTICS, &call, true);
+        run_step(kernels, DF_STEP_STATISTICS, &call, true);
         CHECK(guards_hold(call.output, call.images * 3 * call.channels), "%s: %s: statistics outside",
-              df_isa_name(isa), what);
+              kernels->name, what);
         float *expected = guarded(pixels * call.channels);
         df_call norm = call;
         norm.output = expected, norm.silu = false;
@@ -292,7 +314,7 @@ static void check_norm(df_call call, int32_t second, const float *x, const float
             const double error = fabs(y - (double)expected[i]) / (1 + fabs((double)expected[i]));
             worst = error <= worst ? worst : error;
         }
-        CHECK(worst <= tolerance, "%s: %s: statistics are off by %g", df_isa_name(isa), what, worst);
+        CHECK(worst <= tolerance, "%s: %s: statistics are off by %g", kernels->name, what, worst);
         release(expected);
     }
     release(call.output);
@@ -403,10 +425,11 @@ static void test_silu(void) {
     for (int i = 0; i < COUNT; i++) /* -120..120, finer around zero */
         x[i] = i < SPECIAL ? special[i] : i & 1 ? 120 * random_float() : random_float() * 4;
     call.input[0] = x, call.output = y;
-    for (int32_t isa = 0; isa < df_isa_count(); isa++) {
-        if (!df_isa_supported(isa))
+    for (int32_t set = 0; set < set_count(); set++) {
+        const df_kernels *kernels = set_at(set);
+        if (!kernels)
             continue;
-        run_step(df_isa_kernels(isa), DF_STEP_SILU, &call, false);
+        run_step(kernels, DF_STEP_SILU, &call, false);
         double worst = 0;
         float at = 0;
         for (int i = 0; i < COUNT; i++) {
@@ -416,14 +439,14 @@ static void test_silu(void) {
             if (!(error <= worst))
                 worst = error, at = x[i];
         }
-        CHECK(worst <= 3.5, "%s: silu(%g) is off by %g units in the last place", df_isa_name(isa), (double)at, worst);
-        CHECK(guards_hold(y, COUNT), "%s: silu writes outside", df_isa_name(isa));
+        CHECK(worst <= 3.5, "%s: silu(%g) is off by %g units in the last place", kernels->name, (double)at, worst);
+        CHECK(guards_hold(y, COUNT), "%s: silu writes outside", kernels->name);
     }
     x[1] = NAN;
-    for (int32_t isa = 0; isa < df_isa_count(); isa++)
-        if (df_isa_supported(isa)) {
-            run_step(df_isa_kernels(isa), DF_STEP_SILU, &call, false);
-            CHECK(isnan(y[1]), "%s: silu hides a NaN", df_isa_name(isa));
+    for (int32_t set = 0; set < set_count(); set++)
+        if (set_at(set)) {
+            run_step(set_at(set), DF_STEP_SILU, &call, false);
+            CHECK(isnan(y[1]), "%s: silu hides a NaN", set_at(set)->name);
         }
     release(x);
     release(y);
