@@ -126,12 +126,10 @@ int32_t df_engine_step_count(const df_engine *engine) {
 
 df_step_profile df_engine_step_profile(const df_engine *engine, int32_t index) {
     static const char *const kinds[DF_STEP_KIND_COUNT] = {
-        [DF_STEP_IMPORT] = "import",     [DF_STEP_EXPORT] = "export",
-        [DF_STEP_TIME] = "time",         [DF_STEP_CONV] = "conv",
-        [DF_STEP_WINOGRAD] = "winograd", [DF_STEP_NORM] = "norm",
-        [DF_STEP_SILU] = "silu",         [DF_STEP_STATISTICS] = "statistics",
-        [DF_STEP_ADD] = "add",           [DF_STEP_ATTENTION] = "attention",
-        [DF_STEP_CONCAT] = "concat",     [DF_STEP_UPSAMPLE] = "upsample",
+        [DF_STEP_IMPORT] = "import",       [DF_STEP_EXPORT] = "export",         [DF_STEP_TIME] = "time",
+        [DF_STEP_CONV] = "conv",           [DF_STEP_WINOGRAD] = "winograd",     [DF_STEP_NORM] = "norm",
+        [DF_STEP_SILU] = "silu",           [DF_STEP_STATISTICS] = "statistics", [DF_STEP_ADD] = "add",
+        [DF_STEP_ATTENTION] = "attention", [DF_STEP_CONCAT] = "concat",         [DF_STEP_UPSAMPLE] = "upsample",
     };
     const df_plan_step *step = &engine->model->plan.steps[index];
     const df_call *call = &step->call;
@@ -141,8 +139,8 @@ df_step_profile df_engine_step_profile(const df_engine *engine, int32_t index) {
         flop = 2 * in * call->out_channels * pixels * call->size * call->size;
     else if (step->kind == DF_STEP_ATTENTION)
         flop = 4 * in * pixels * pixels;
-    return (df_step_profile){kinds[step->kind],  call->channels,   call->height,    call->width, call->out_channels,
-                             call->out_height, call->out_width, call->size, flop, engine->seconds[index]};
+    return (df_step_profile){kinds[step->kind], call->channels,  call->height, call->width, call->out_channels,
+                             call->out_height,  call->out_width, call->size,   flop,        engine->seconds[index]};
 }
 
 typedef struct region {

@@ -39,8 +39,7 @@ static size_t lay_out_weights(df_model *model, const df_program *program) {
         if (!has_weights(step))
             continue;
         const df_kernel *kernel = packer(model, step);
-        const int64_t values =
-            kernel ? kernel->packed(&step->call) : df_weight_values(&program->weights[step->weight]);
+        const int64_t values = kernel ? kernel->packed(&step->call) : df_weight_values(&program->weights[step->weight]);
         model->packed[i].weight = floats;
         floats += (size_t)df_round_up(values, 16);
         model->packed[i].bias = floats;

@@ -269,9 +269,8 @@ static void merge_attention(df_plan *plan, df_plan_step *attention) {
     df_plan_step *out = NULL;
     if (attention->call.parts != 1 || attention->input[0] == attention->input[1] ||
         attention->input[1] == attention->input[2] || attention->input[0] == attention->input[2] ||
-        count_readers(plan, attention->output, &out) != 1 || !is_pointwise(out) ||
-        out->input[0] != attention->output || out->call.out_channels != c || out->shift >= 0 ||
-        out->residual == attention->output)
+        count_readers(plan, attention->output, &out) != 1 || !is_pointwise(out) || out->input[0] != attention->output ||
+        out->call.out_channels != c || out->shift >= 0 || out->residual == attention->output)
         return;
     df_plan_step *made[3];
     for (int j = 0; j < 3; j++) {

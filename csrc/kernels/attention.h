@@ -47,8 +47,7 @@ static void attention_pack(const df_call *call, const float *k, const float *v, 
     const int64_t positions = attention_positions(call), dim = call->channels / call->parts;
     for (int64_t j = 0; j < df_round_up(positions, COLUMNS); j++)
         for (int64_t i = 0; i < dim; i++)
-            s->keys[(j / COLUMNS * dim + i) * COLUMNS + j % COLUMNS] =
-                j < positions ? k[j * call->pitch[1] + i] : 0.0F;
+            s->keys[(j / COLUMNS * dim + i) * COLUMNS + j % COLUMNS] = j < positions ? k[j * call->pitch[1] + i] : 0.0F;
     for (int64_t i = 0; i < dim; i += COLUMNS) {
         const int64_t n = df_min(COLUMNS, dim - i);
         float *to = s->values + i * positions;
@@ -97,8 +96,7 @@ static void attention_values(const df_call *call, const float *residual, float *
     for (int64_t i = 0; i < dim; i += COLUMNS) {
         for (int64_t l = 0; l < positions; l += DEPTH)
             gemm(rows, df_min(DEPTH, positions - l), s->scores + l, filled, s->values + i * positions + l * COLUMNS,
-                 s->sums, COLUMNS, l == 0,
-                 s->values + i * positions + (l + df_min(DEPTH, positions - l)) * COLUMNS);
+                 s->sums, COLUMNS, l == 0, s->values + i * positions + (l + df_min(DEPTH, positions - l)) * COLUMNS);
         for (int64_t r = 0; r < rows; r++)
             for (int64_t j = i; j < df_min(i + COLUMNS, dim); j += LANES) {
                 const int64_t n = df_min(LANES, dim - j);

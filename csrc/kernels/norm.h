@@ -93,8 +93,8 @@ static int norm_pieces(const df_call *call, int64_t image, int64_t first, int64_
     const int64_t pixels = (int64_t)call->height * call->width, c = call->channels, split = call->split;
     int count = 0;
     if (first < split)
-        piece[count++] = (norm_piece){call->input[0] + image * pixels * split + first, split, 0,
-                                      df_min(channels, split - first)};
+        piece[count++] =
+            (norm_piece){call->input[0] + image * pixels * split + first, split, 0, df_min(channels, split - first)};
     if (first + channels > split) {
         const int64_t begin = first > split ? first : split;
         piece[count++] = (norm_piece){call->input[1] + image * pixels * (c - split) + begin - split, c - split,

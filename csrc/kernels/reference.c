@@ -48,7 +48,8 @@ static double conv_input(const df_call *call, int64_t image, int64_t y, int64_t 
 static void conv_run(const df_call *call, int64_t task, void *scratch) {
     (void)scratch;
     const int64_t c = call->channels, k = call->out_channels, size = call->size;
-    const int64_t h = call->upsample ? 2 * call->height : call->height, w = call->upsample ? 2 * call->width : call->width;
+    const int64_t h = call->upsample ? 2 * call->height : call->height,
+                  w = call->upsample ? 2 * call->width : call->width;
     const int64_t pixels = (int64_t)call->out_height * call->out_width, image = task / pixels, pixel = task % pixels;
     const int64_t y0 = pixel / call->out_width * call->stride - (size - 1) / 2;
     const int64_t x0 = pixel % call->out_width * call->stride - (size - 1) / 2;

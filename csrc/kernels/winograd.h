@@ -117,15 +117,14 @@ static void winograd_weight(const float *g, double u[POINTS]) {
     for (int x = 0; x < 3; x++) {
         row[0][x] = (double)g[x];
         for (int i = 0; i < 4; i++)
-            row[i + 1][x] = ((double)g[x] + points[i] * (double)g[3 + x] + points[i] * points[i] * (double)g[6 + x]) /
-                            scale[i];
+            row[i + 1][x] =
+                ((double)g[x] + points[i] * (double)g[3 + x] + points[i] * points[i] * (double)g[6 + x]) / scale[i];
         row[5][x] = (double)g[6 + x];
     }
     for (int y = 0; y < EDGE; y++) {
         u[y * EDGE] = row[y][0];
         for (int i = 0; i < 4; i++)
-            u[y * EDGE + i + 1] =
-                (row[y][0] + points[i] * row[y][1] + points[i] * points[i] * row[y][2]) / scale[i];
+            u[y * EDGE + i + 1] = (row[y][0] + points[i] * row[y][1] + points[i] * points[i] * row[y][2]) / scale[i];
         u[y * EDGE + 5] = row[y][2];
     }
 }
@@ -191,8 +190,7 @@ V_INLINE void winograd_read(const df_call *call, int64_t image, int64_t row, int
 
 /* B' d for a line of six. */
 V_INLINE void winograd_in(const vf d[EDGE], vf t[EDGE]) {
-    const vf a = v_set(WINOGRAD_A), b = v_set(WINOGRAD_B), two = v_set(-2.0F), half = v_set(-0.5F),
-             sum = v_set(-2.5F);
+    const vf a = v_set(WINOGRAD_A), b = v_set(WINOGRAD_B), two = v_set(-2.0F), half = v_set(-0.5F), sum = v_set(-2.5F);
     const vf even_a = v_fma(d[2], two, d[4]), odd_a = v_fma(d[1], two, d[3]);
     const vf even_b = v_fma(d[2], half, d[4]), odd_b = v_fma(d[1], half, d[3]);
     t[0] = v_fma(d[2], sum, d[0] + d[4]);

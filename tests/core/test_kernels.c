@@ -271,12 +271,14 @@ static void test_winograd(void) {
                                           .split = variant % 7 ? 0 : channels[i] / 3});
             }
     /* More than one block of tiles, piece of channels and chunk of outputs; a width of many tiles, in several bands. */
-    static const int32_t large[][5] = {{70, 3, 3, 40, 40}, {3, 530, 9, 9, 70}, {2, 20, 9, 1100, 9}, {2, 72, 33, 35, 100}};
+    static const int32_t large[][5] = {
+        {70, 3, 3, 40, 40}, {3, 530, 9, 9, 70}, {2, 20, 9, 1100, 9}, {2, 72, 33, 35, 100}};
     for (size_t i = 0; i < sizeof large / sizeof *large; i++) {
         df_call call = call_of(large[i][0], large[i][1], large[i][2], large[i][3]);
         call.out_channels = large[i][4], call.size = 3, call.threads = (int32_t)i;
-        check_conv(DF_STEP_WINOGRAD, call,
-                   (conv_variant){.shift = true, .residual = true, .norm = true, .silu = true, .split = i == 3 ? 36 : 0});
+        check_conv(
+            DF_STEP_WINOGRAD, call,
+            (conv_variant){.shift = true, .residual = true, .norm = true, .silu = true, .split = i == 3 ? 36 : 0});
     }
 }
 
@@ -299,8 +301,8 @@ static void check_norm(df_call call, int32_t second, const float *x, const float
         if (!kernels)
             continue;
         run_step(kernels, DF_STEP_STATISTICS, &call, true);
-        CHECK(guards_hold(call.output, call.images * 3 * call.channels), "%s: %s: statistics outside",
-              kernels->name, what);
+        CHECK(guards_hold(call.output, call.images * 3 * call.channels), "%s: %s: statistics outside", kernels->name,
+              what);
         float *expected = guarded(pixels * call.channels);
         df_call norm = call;
         norm.output = expected, norm.silu = false;
@@ -309,8 +311,8 @@ static void check_norm(df_call call, int32_t second, const float *x, const float
         for (int64_t i = 0; i < pixels * call.channels; i++) {
             const float *of = call.output + i / (pixels / call.images * call.channels) * 3 * call.channels;
             const int64_t c = i % call.channels;
-            const double y = ((double)x[i] - (double)of[c]) * (double)of[call.channels + c] +
-                             (double)of[2 * call.channels + c];
+            const double y =
+                ((double)x[i] - (double)of[c]) * (double)of[call.channels + c] + (double)of[2 * call.channels + c];
             const double error = fabs(y - (double)expected[i]) / (1 + fabs((double)expected[i]));
             worst = error <= worst ? worst : error;
         }
@@ -357,7 +359,7 @@ static void test_norm(void) {
 }
 
 static void test_attention(void) {
-    static const int32_t cases[][3] = {{1, 9, 9},  {3, 1, 1},  {5, 3, 2},    {12, 4, 4}, {17, 9, 7},
+    static const int32_t cases[][3] = {{1, 9, 9},  {3, 1, 1},  {5, 3, 2},    {12, 4, 4},  {17, 9, 7},
                                        {40, 1, 9}, {40, 8, 8}, {72, 12, 13}, {300, 5, 5}, {8, 18, 17}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         for (int32_t variant = 0; variant < 4; variant++) {
