@@ -52,7 +52,8 @@ static void gemm(int64_t rows, int64_t depth, const float *a, int64_t lda, const
     for (; rows >= ROWS; rows -= ROWS, a += ROWS * lda, c += ROWS * ldc) {
         for (int64_t i = 0; next && i < share; i += LINE)
             __builtin_prefetch(next + i);
-        next += next ? share : 0;
+        if (next)
+            next += share;
         gemm_rows(ROWS, depth, a, lda, b, c, ldc, first);
     }
     /* clang-format off */
