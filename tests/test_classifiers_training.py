@@ -29,7 +29,7 @@ RECIPE: dict[str, Any] = {
 
 
 def build(name: str = "resnet_small", seed: int = 0) -> classifiers.Classifier:
-    # With 4 channels oneDNN (torch 2.13, AVX2) writes outside its memory in the backward pass; networks that small are toys.
+    # With 4 channels oneDNN (torch 2.13, AVX2) writes outside its memory in the backward pass.
     return classifiers.build(name, classes=3, channels=3, image=(8, 8), width=8, seed=seed)
 
 
