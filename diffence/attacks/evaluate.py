@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,9 +29,7 @@ class Evaluation:
 
     scores: float64, larger = more likely a member. decisions: bool, True = called a member. labels: true labels, or
     None where they were not given. repeats: which classifier answered for the sample, all 0 unless `pool` made this;
-    across: see there. metrics: name -> Estimate (value, low, high, n), n = members + non-members, of "auc";
-    "balanced_accuracy", of the decisions; "balanced_accuracy_oracle", with the best threshold for these very samples;
-    "tpr_at_fpr" and "tnr_at_fnr", at 0.1 %, strict.
+    across: see there. seed, resamples: of the bootstrap.
     """
 
     attack: str
@@ -39,9 +38,32 @@ class Evaluation:
     labels: tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]
     repeats: tuple[NDArray[np.int64], NDArray[np.int64]]
     across: bool
-    metrics: dict[str, Estimate]
     seed: int
     resamples: int
+
+    @cached_property
+    def metrics(self) -> dict[str, Estimate]:
+        """Name -> Estimate (value, low, high, n), n = members + non-members; computed when first asked for.
+
+        "auc"; "balanced_accuracy", of the decisions; "balanced_accuracy_oracle", with the best threshold for these very
+        samples; "tpr_at_fpr" and "tnr_at_fnr", at 0.1 %, strict.
+        """
+
+        def figures(
+            pair: tuple[NDArray[Any], NDArray[Any]], statistics: Sequence[metrics.Statistic]
+        ) -> dict[str, Estimate]:
+            return metrics.bootstrap(
+                *pair,
+                statistics,
+                seed=self.seed,
+                resamples=self.resamples,
+                groups=self.repeats,
+                pooled=self.across,
+            )
+
+        # The AUC of decisions, which have two values, is their balanced accuracy.
+        accuracy = figures(self.decisions, ("auc",))["auc"]
+        return {"balanced_accuracy": accuracy, **figures(self.scores, metrics.STATISTICS)}
 
 
 def standard_attacks(seed: int) -> list[Attack]:
@@ -67,7 +89,7 @@ def evaluate(
     """
     targets = (target_members, target_nonmembers)
     attack.fit(known_members, known_nonmembers, targets=targets if attack.sees_targets else None)
-    return _measured(
+    return Evaluation(
         attack=attack.name,
         scores=(attack.score(target_members), attack.score(target_nonmembers)),
         decisions=(attack.predict(target_members), attack.predict(target_nonmembers)),
@@ -104,7 +126,7 @@ def pool(evaluations: Sequence[Evaluation], *, across: bool = False) -> Evaluati
         np.concatenate([first + own.repeats[side] for first, own in zip(firsts, evaluations, strict=False)])
         for side in (0, 1)
     ]
-    return _measured(
+    return Evaluation(
         attack=names[0],
         scores=(joined(0, "scores"), joined(1, "scores")),
         decisions=(joined(0, "decisions"), joined(1, "decisions")),
@@ -149,24 +171,3 @@ def compare(defended: Evaluation, undefended: Evaluation) -> dict[str, Estimate]
     accuracy = changes("decisions", ("auc",))["auc"]
     found = {"balanced_accuracy": accuracy, **changes("scores", metrics.STATISTICS)}
     return {f"{name}_change": change for name, change in found.items()}
-
-
-def _measured(
-    attack: str,
-    scores: tuple[NDArray[np.float64], NDArray[np.float64]],
-    decisions: tuple[NDArray[np.bool_], NDArray[np.bool_]],
-    labels: tuple[NDArray[np.int64] | None, NDArray[np.int64] | None],
-    repeats: tuple[NDArray[np.int64], NDArray[np.int64]],
-    across: bool,
-    seed: int,
-    resamples: int,
-) -> Evaluation:
-    def figures(
-        pair: tuple[NDArray[Any], NDArray[Any]], statistics: Sequence[metrics.Statistic]
-    ) -> dict[str, Estimate]:
-        return metrics.bootstrap(*pair, statistics, seed=seed, resamples=resamples, groups=repeats, pooled=across)
-
-    # The AUC of decisions, which have two values, is their balanced accuracy.
-    accuracy = figures(decisions, ("auc",))["auc"]
-    found: dict[str, Estimate] = {"balanced_accuracy": accuracy, **figures(scores, metrics.STATISTICS)}
-    return Evaluation(attack, scores, decisions, labels, repeats, across, found, seed, resamples)

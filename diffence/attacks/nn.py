@@ -20,7 +20,7 @@ from diffence.attacks.base import Attack, Outputs
 
 __all__ = ["NN"]
 
-BATCH = 64  # of each group
+BATCH = 64  # of each group, at most
 
 Selection = Literal["held-out", "last", "oracle"]
 Inputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -107,10 +107,10 @@ class NN(Attack):
 
     After Nasr, Shokri and Houmansadr, CCS 2018, as HAMP and Diffence build it: C-1024-512-64, C-128-64 and 1-C-64
     joined to 192-256-128-64-1, ReLU, sigmoid; weights normal with deviation 0.01, biases 0; mean squared error to 1 for
-    members and 0 for others; Adam, 5e-4, times 0.1 after epoch 100; shuffled batches of 64 + 64. The loss -log p_y has
-    p_y clamped at 1e-30. score = the output before the sigmoid, after which float32 makes ties of sure samples. The
-    threshold is calibrated, on the held-out samples where there are any, else on all known ones; the release's, an
-    output of 0.5, calls everybody or nobody a member where an early epoch is kept.
+    members and 0 for others; Adam, 5e-4, times 0.1 after epoch 100; shuffled batches of 64 + 64, or as many as the
+    larger group has. The loss -log p_y has p_y clamped at 1e-30. score = the output before the sigmoid, after which
+    float32 makes ties of sure samples. The threshold is calibrated, on the held-out samples where there are any, else
+    on all known ones; the release's, an output of 0.5, calls everybody or nobody a member where an early epoch is kept.
 
     selection: which epoch's network is kept. "held-out": the one with the largest AUC on a fifth of the known samples,
     which is not trained on. "last": the last, trained on all of them. "oracle": the one with the largest AUC on the
@@ -169,14 +169,15 @@ class NN(Attack):
     ) -> int:
         """Train `network`; -> the epoch whose weights it has in the end: the last, or the best by the judges' AUC."""
         sizes = [len(group[0]) for group in known]
-        streams = [_stream(size, BATCH, generator) for size in sizes]
-        truth = torch.tensor([1.0] * BATCH + [0.0] * BATCH, dtype=torch.float32)
+        batch_size = min(BATCH, max(sizes))
+        streams = [_stream(size, batch_size, generator) for size in sizes]
+        truth = torch.tensor([1.0] * batch_size + [0.0] * batch_size, dtype=torch.float32)
         optimizer = torch.optim.Adam(network.parameters(), lr=5e-4, fused=True)
         schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [100], gamma=0.1)
         best, kept, weights = -1.0, self.epochs, None
         with tqdm(range(1, self.epochs + 1), "nn attack", disable=not self.progress, leave=False) as bar:
             for epoch in bar:
-                for _ in range(math.ceil(max(sizes) / BATCH)):
+                for _ in range(math.ceil(max(sizes) / batch_size)):
                     ours, theirs = (next(stream) for stream in streams)
                     batch = [torch.cat([a[ours], b[theirs]]) for a, b in zip(*known, strict=True)]
                     loss = nn.functional.mse_loss(network(*batch).sigmoid(), truth)

@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeats", type=int, default=5, help="classifiers, disjoint members (default %(default)s)")
     parser.add_argument("--members", type=int, default=100, help="training images of each (default %(default)s)")
     parser.add_argument("--epochs", type=int, default=100, help="of each classifier (default %(default)s)")
-    parser.add_argument("--diffusion-steps", type=int, default=600, help="of the DDPM (default %(default)s)")
+    parser.add_argument("--diffusion-steps", type=int, default=500, help="of the DDPM (default %(default)s)")
     parser.add_argument("--T", type=int, default=160, help="noise level of the fence (default %(default)s)")
     parser.add_argument("--n", type=int, default=30, help="reconstructions an image (default %(default)s)")
     parser.add_argument("--mode", choices=("paper", "official"), default="paper", help="default %(default)s")
@@ -66,7 +66,7 @@ def run_demo(
     repeats: int = 5,
     members: int = 100,
     epochs: int = 100,
-    diffusion_steps: int = 600,
+    diffusion_steps: int = 500,
     T: int = 160,
     n: int = 30,
     mode: Literal["paper", "official"] = "paper",

@@ -6,12 +6,15 @@ shows. So differences between settings are paired, and the network is evaluated 
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
+from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
@@ -132,8 +135,8 @@ def evaluate_settings(
     target_count = len(labels["target_members"]) + len(labels["target_nonmembers"])
     targets = data.images[np.concatenate([splits.target_members, splits.target_nonmembers])]
     per_image = {True: _seconds_fenced(fence, targets), False: _seconds_bare(fence, targets)}
-    outcomes = []
-    for setting in tqdm(settings, desc="attack", unit="setting", disable=not progress):
+
+    def outcome(setting: Setting) -> SettingOutcome:
         fenced = fence.variant(**dict(setting.options)) if setting.fenced else None
         if fenced is not None:
             fenced.fit_samples(samples["calibration_members"], samples["calibration_nonmembers"])
@@ -150,22 +153,35 @@ def evaluate_settings(
             )
         both = ("target_members", "target_nonmembers")
         classes = {group: answers[group].logits.argmax(1).cpu().numpy() for group in both}
-        outcomes.append(
-            SettingOutcome(
-                setting=setting,
-                evaluations=evaluations,
-                correct=_pair(classes[group] == labels[group] for group in both),
-                changed=_pair(classes[group] != samples[group].labels for group in both),
-                fallback=_pair(answers[group].outcome == selection.FALLBACK for group in both),
-                draws=_pair(samples[group].used if setting.fenced else 0 * samples[group].used for group in both),
-                draws_early=_pair(_needed(fenced, samples[group], answers[group]) for group in both),
-                phi=_pair(selection.phi(answers[group].logits, fence.mode)[0] for group in both),
-                seconds=per_image[setting.fenced] * target_count,
-                interval=None if fenced is None else fenced.interval_,
-                search=None if fenced is None else fenced.search_,
-            )
+        return SettingOutcome(
+            setting=setting,
+            evaluations=evaluations,
+            correct=_pair(classes[group] == labels[group] for group in both),
+            changed=_pair(classes[group] != samples[group].labels for group in both),
+            fallback=_pair(answers[group].outcome == selection.FALLBACK for group in both),
+            draws=_pair(samples[group].used if setting.fenced else 0 * samples[group].used for group in both),
+            draws_early=_pair(_needed(fenced, samples[group], answers[group]) for group in both),
+            phi=_pair(selection.phi(answers[group].logits, fence.mode)[0] for group in both),
+            seconds=per_image[setting.fenced] * target_count,
+            interval=None if fenced is None else fenced.interval_,
+            search=None if fenced is None else fenced.search_,
         )
-    return outcomes
+
+    with _one_torch_thread() as threads:
+        parallel = Parallel(n_jobs=threads, backend="threading", return_as="generator")
+        done = parallel(delayed(outcome)(setting) for setting in settings)
+        return list(tqdm(done, "attack", len(settings), unit="setting", disable=not progress))
+
+
+@contextlib.contextmanager
+def _one_torch_thread() -> Iterator[int]:
+    """One torch thread to each of ours: the attacks' networks are too small for two. -> how many there were."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield before
+    finally:
+        torch.set_num_threads(before)
 
 
 def _pair(values: Any) -> Any:

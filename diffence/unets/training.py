@@ -134,6 +134,9 @@ class _Training:
         self.step = 0
         self.losses: list[float] = []
         self.model = DDPMUNet(config).to(device).train()
+        for value in self.model.parameters():  # channels last: what convolutions want, on CPUs as on GPUs
+            if value.ndim == 4:
+                value.data = value.data.contiguous(memory_format=torch.channels_last)
         self.parameters = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
         self.average = {name: value.detach().clone() for name, value in self.parameters.items()}
         self.optimizer = torch.optim.Adam(self.parameters.values(), lr=recipe["lr"], fused=True)
@@ -158,7 +161,8 @@ class _Training:
         for group in self.optimizer.param_groups:
             group["lr"] = recipe["lr"] * min(self.step / recipe["warmup"], 1.0) if recipe["warmup"] else recipe["lr"]
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=recipe["bf16"]):
-            predicted = self.model(noised.to(self.device), t.to(self.device))
+            noised = noised.to(self.device, memory_format=torch.channels_last)
+            predicted = self.model(noised, t.to(self.device))
         loss = nn.functional.mse_loss(predicted.float(), eps.to(self.device))
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -195,8 +199,13 @@ class _Training:
             for name, value in self.parameters.items():
                 value.copy_(tensors[f"weight.{name}"])
                 self.average[name].copy_(tensors[f"average.{name}"])
+                # The fused update walks through memory, so moments must lie there as their parameter does.
                 self.optimizer.state[value] = {
-                    moment: tensors[f"{moment}.{name}"].to(self.device) for moment in ("step", "exp_avg", "exp_avg_sq")
+                    "step": tensors[f"step.{name}"].to(self.device),
+                    **{
+                        moment: torch.empty_like(value).copy_(tensors[f"{moment}.{name}"])
+                        for moment in ("exp_avg", "exp_avg_sq")
+                    },
                 }
 
 
