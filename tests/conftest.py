@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import pathlib
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,9 @@ SHARED_DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
 
 def pytest_configure() -> None:
     torch.set_num_threads(min(2, torch.get_num_threads()))
+    # Started in the background by a shell, all processes of ours would ignore the interrupts that tests send.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
