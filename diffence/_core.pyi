@@ -13,16 +13,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 _Mode = Literal["paper", "official"]
+_Precision = Literal["fp32", "bf16"]
 
 OPS: Final[dict[str, int]]  # name of an operation -> df_op_kind, e.g. {"conv": 3}
 INSIDE: Final[int]
 NEAREST: Final[int]
 FALLBACK: Final[int]
 
-def isas() -> dict[str, bool]:
-    """Instruction sets that this build knows -> whether this machine can run them, slowest first."""
+def isas(precision: _Precision = "fp32") -> dict[str, bool]:
+    """Instruction sets that this build knows -> whether this machine can run them in this precision, slowest first."""
 
-def default_isa() -> str:
+def default_isa(precision: _Precision = "fp32") -> str:
     """$DIFFENCE_ISA where it is set (ValueError: unknown; RuntimeError: it cannot run here), else the fastest."""
 
 def default_threads() -> int:
@@ -40,9 +41,29 @@ class Model:
         weights: Sequence[tuple[str, ArrayLike]],  # float32; nothing of them is kept
         *,
         isa: str | None = None,
+        precision: _Precision = "fp32",
+        direct: bool = False,
     ) -> Model: ...
+    @classmethod
+    def memory_needed(
+        cls,
+        shape: tuple[int, int, int],
+        ops: ArrayLike,
+        epsilons: ArrayLike,
+        weights: Sequence[tuple[str, ArrayLike]],
+        *,
+        batch: int,
+        threads: int,
+        isa: str | None = None,
+        precision: _Precision = "fp32",
+        direct: bool = False,
+    ) -> dict[str, int]:
+        """What `memory` of such a Model says, before it is made: nothing is packed."""
+
     @property
     def isa(self) -> str: ...
+    @property
+    def precision(self) -> _Precision: ...
     @property
     def parameters(self) -> int: ...
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from functools import lru_cache
 from typing import Any, Literal, TypeVar
 
@@ -14,12 +15,16 @@ from diffence import _core
 from diffence.images import as_images
 from diffence.unets import DDPMUNet, DiffusionModel, load
 
-__all__ = ["DEFAULT_BATCH", "Engine", "Mode", "key_bytes"]
+__all__ = ["DEFAULT_BATCH", "Engine", "Mode", "Precision", "key_bytes"]
 
 Mode = Literal["paper", "official"]
+Precision = Literal["fp32", "bf16"]
 Array = TypeVar("Array", torch.Tensor, NDArray[Any])
 
 DEFAULT_BATCH = 32
+
+# (fingerprint, isa, precision, direct) -> the packed weights, as long as an engine has them: engines share them.
+_packed: weakref.WeakValueDictionary[tuple[str, str, str, bool], _core.Model] = weakref.WeakValueDictionary()
 
 
 def key_bytes(key: int | bytes) -> bytes:
@@ -38,18 +43,30 @@ def key_bytes(key: int | bytes) -> bytes:
     return key
 
 
+def _arguments(diffusion: DiffusionModel) -> tuple[Any, ...]:
+    """What _core.Model takes first."""
+    program = diffusion.program
+    return program.shape, program.ops, program.epsilons, list(program.weights.items())
+
+
 class Engine:
     """A diffusion model, planned and packed, that predicts noise and reconstructs images.
 
     diffusion: path of a checkpoint, or a loaded `diffence.unets.DiffusionModel` (or reference module).
-    device: "cpu".  precision: "fp32".  threads: None for $DIFFENCE_NUM_THREADS, else the processors at hand.
+    device: "cpu".  threads: None for $DIFFENCE_NUM_THREADS, else the processors at hand.
+    precision: "fp32", or "bf16" where the processor has instructions for it: convolutions and attention multiply
+        bfloat16 numbers, and add in float32.
     batch: network evaluations at a time (None: 32); more is faster up to a point and takes more `memory()`.
     isa: instruction set by name (None: $DIFFENCE_ISA, else the fastest that runs here); see `diffence.isas()`.
+    memory_limit: bytes that `memory()` may add up to; None for no limit. Where they do not suffice, the batch is
+        halved, down to one image, and then 3x3 convolutions do without Winograd's transforms, whose weights take four
+        times as much (`direct`: slower, and its results differ from the others by rounding).
 
     The same input gives the same bits for any batch, order, company and number of threads. Calls on one engine from
-    several threads are safe and take turns; the GIL is released while they compute.
+    several threads are safe and take turns; the GIL is released while they compute. Engines of equal models share
+    their packed weights.
     Raises ValueError for a damaged or foreign checkpoint and for options out of range, RuntimeError for a device,
-    precision or instruction set that this machine or build does not have.
+    precision or instruction set that this machine or build does not have, MemoryError where memory_limit is too small.
     """
 
     def __init__(
@@ -57,24 +74,55 @@ class Engine:
         diffusion: str | os.PathLike[str] | DiffusionModel | DDPMUNet,
         *,
         device: str | torch.device = "cpu",
-        precision: str = "fp32",
+        precision: Precision = "fp32",
         threads: int | None = None,
         batch: int | None = None,
         isa: str | None = None,
+        memory_limit: int | None = None,
     ) -> None:
         if torch.device(device).type != "cpu":
             raise RuntimeError(f"device: this build has no engine for {device!s}; use device='cpu'")
-        if precision != "fp32":
-            raise RuntimeError(f"precision: this build computes in 'fp32' only, got {precision!r}")
+        self.options = {
+            "device": device,
+            "precision": precision,
+            "threads": threads,
+            "batch": batch,
+            "isa": isa,
+            "memory_limit": memory_limit,
+        }
         self.diffusion = load(diffusion)
         self.device = torch.device("cpu")
-        self.precision = precision
-        program = self.diffusion.program
-        weights = list(program.weights.items())
-        model = _core.Model(program.shape, program.ops, program.epsilons, weights, isa=isa)
+        isa = _core.default_isa(precision) if isa is None else isa
         threads = _core.default_threads() if threads is None else threads
-        self._engine = _core.Engine(model, batch=DEFAULT_BATCH if batch is None else batch, threads=threads)
+        batch = DEFAULT_BATCH if batch is None else batch
+        self.direct = False
+        if memory_limit is not None:
+            batch, self.direct = self._fit(memory_limit, batch, threads, isa, precision)
+        name = (self.diffusion.fingerprint, isa, precision, self.direct)
+        model = _packed.get(name)
+        if model is None:
+            model = _core.Model(*_arguments(self.diffusion), isa=isa, precision=precision, direct=self.direct)
+            _packed[name] = model
+        self._engine = _core.Engine(model, batch=batch, threads=threads)
         self._sampler = lru_cache(maxsize=8)(self._make_sampler)
+
+    def _fit(self, limit: int, batch: int, threads: int, isa: str, precision: Precision) -> tuple[int, bool]:
+        """The largest batch whose memory is within `limit`, and whether that takes direct convolutions."""
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+            raise ValueError(f"memory_limit: expected a number of bytes, at least 1, or None; got {limit!r}")
+        least = 0
+        for direct in (False, True):
+            for size in (batch >> halvings for halvings in range(max(batch, 1).bit_length())):
+                needed = self.memory_needed(
+                    self.diffusion, batch=size, threads=threads, isa=isa, precision=precision, direct=direct
+                )
+                least = sum(needed.values())
+                if least <= limit:
+                    return size, direct
+        raise MemoryError(
+            f"memory_limit: {limit} bytes do not hold this network; one image at a time, {threads} threads and direct "
+            f"convolutions take {least}"
+        )
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -87,6 +135,11 @@ class Engine:
         return self._engine.model.isa
 
     @property
+    def precision(self) -> Precision:
+        """What is multiplied: "fp32" or "bf16"."""
+        return self._engine.model.precision
+
+    @property
     def batch(self) -> int:
         return self._engine.batch
 
@@ -95,8 +148,28 @@ class Engine:
         return self._engine.threads
 
     def memory(self) -> dict[str, int]:
-        """Bytes taken: "weights" (packed), "arena" (activations), "scratch" (per thread)."""
+        """Bytes taken: "weights" (packed, shared), "arena" (activations), "scratch" (of all threads)."""
         return self._engine.model.memory(self.batch, self.threads)
+
+    @staticmethod
+    def memory_needed(
+        diffusion: str | os.PathLike[str] | DiffusionModel | DDPMUNet,
+        *,
+        precision: Precision = "fp32",
+        threads: int | None = None,
+        batch: int | None = None,
+        isa: str | None = None,
+        direct: bool = False,
+    ) -> dict[str, int]:
+        """What `memory()` of such an engine says, before it is taken; direct: without Winograd's transforms."""
+        return _core.Model.memory_needed(
+            *_arguments(load(diffusion)),
+            batch=DEFAULT_BATCH if batch is None else batch,
+            threads=_core.default_threads() if threads is None else threads,
+            isa=isa,
+            precision=precision,
+            direct=direct,
+        )
 
     def profile(self, images: int) -> list[dict[str, Any]]:
         """Where the time of one evaluation goes: a record a step of the plan, in order.

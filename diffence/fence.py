@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from diffence import _core
 from diffence.answers import OUTCOMES, Answer, Explanation, Samples, average, explanations
-from diffence.engine import Engine, Mode, key_bytes
+from diffence.engine import Engine, Mode, Precision, key_bytes
 from diffence.files import load_tensors, save_tensors
 from diffence.images import as_images
 from diffence.selection import FALLBACK, phi, search_interval, select, swap_label
@@ -92,7 +92,7 @@ class Diffence(torch.nn.Module):
         mean: NormStat = None,
         std: NormStat = None,
         device: str | torch.device | None = None,
-        precision: str = "fp32",
+        precision: Precision = "fp32",
         threads: int | None = None,
         batch: int | None = None,
         classifier_batch: int = CLASSIFIER_BATCH,
@@ -117,13 +117,13 @@ class Diffence(torch.nn.Module):
         self.interval_: tuple[float, float] | None = None
         self.search_: dict[str, Any] | None = None
         self.calibration_: dict[str, Any] | None = None
-        options = {"device": device, "precision": precision, "threads": threads, "batch": batch}
-        self._engine_options: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
         if isinstance(diffusion, Engine):
             self.engine, self.diffusion = diffusion, diffusion.diffusion
         else:
             self.diffusion = load(diffusion)
-            self.engine = Engine(self.diffusion, **self._engine_options)
+            self.engine = Engine(
+                self.diffusion, device=device or "cpu", precision=precision, threads=threads, batch=batch
+            )
         self.engine.sampler(self.T, self.k, self.mode)  # T, k and mode fit the diffusion model, or say so now
         self._classify = Classify(classifier, self.engine.shape, mean, std, classifier_batch)
         self.classifier = classifier
@@ -133,11 +133,12 @@ class Diffence(torch.nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """All but what belongs to this process: the engine, made again by __setstate__, and the lock."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("engine", "_lock")}
+        kept = {name: value for name, value in self.__dict__.items() if name not in ("engine", "_lock")}
+        return kept | {"_engine_options": self.engine.options}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self.engine = Engine(self.diffusion, **self._engine_options)
+        self.engine = Engine(self.diffusion, **self.__dict__.pop("_engine_options"))
         self._lock = threading.Lock()
 
     @property
@@ -353,7 +354,9 @@ class Diffence(torch.nn.Module):
         """
         config = {
             "diffusion": self.diffusion.config.to_dict(),
-            "settings": self.settings() | self._classify.settings() | {"key": self.key.hex()},
+            "settings": self.settings()
+            | self._classify.settings()
+            | {"key": self.key.hex(), "precision": self.engine.precision},
             "interval": self.interval_,
             "calibration": self.calibration_,
             "classes": self.classes,
@@ -367,13 +370,19 @@ class Diffence(torch.nn.Module):
         classifier: torch.nn.Module,
         *,
         device: str | torch.device | None = None,
+        precision: Precision | None = None,
         threads: int | None = None,
         batch: int | None = None,
     ) -> Self:
-        """The fence that `save` wrote, around `classifier`; the same key, so the same answers."""
+        """The fence that `save` wrote, around `classifier`; the same key, so the same answers.
+
+        precision: None for that of the saved fence; another one rounds otherwise, so some answers differ a little.
+        """
         tensors, config = load_tensors(path, _FILE_KIND)
         settings = dict(config["settings"])
         settings["key"] = bytes.fromhex(settings["key"])
+        if precision is not None:
+            settings["precision"] = precision
         diffusion = DiffusionModel.from_tensors(tensors, config["diffusion"])
         fence = cls(classifier, diffusion, device=device, threads=threads, batch=batch, **settings)
         if fence.classes != config["classes"]:

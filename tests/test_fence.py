@@ -455,7 +455,7 @@ def test_bad_images(make: Callable[..., Diffence], images: torch.Tensor, change:
         ({"mean": [0.5], "std": [0.0]}, "std: expected finite positive"),
         ({"mean": [125.0], "std": [60.0]}, "divide it by 255"),
         ({"device": "cuda"}, "use device='cpu'"),
-        ({"precision": "bf16"}, "precision"),
+        ({"precision": "fp8"}, "precision"),
         ({"threads": 0}, "threads"),
         ({"batch": 0}, "batch"),
         ({"classifier_batch": 0}, "classifier_batch"),

@@ -44,13 +44,15 @@ def module_arguments(function: object) -> Arguments:
 
 def compare_class(node: ast.ClassDef, cls: type) -> None:
     methods = {item.name: item for item in node.body if isinstance(item, ast.FunctionDef)}
-    properties = {name for name, item in methods.items() if item.decorator_list}
+    decorators = {name: [ast.unparse(one) for one in item.decorator_list] for name, item in methods.items()}
+    properties = {name for name, used in decorators.items() if used == ["property"]}
     assert stub_arguments(methods.pop("__new__")) == module_arguments(cls)
     public = {name: value for name, value in vars(cls).items() if not name.startswith("_")}
     assert {name for name, value in public.items() if isinstance(value, types.GetSetDescriptorType)} == properties
     assert set(public) == set(methods)
     for name in set(methods) - properties:
-        assert stub_arguments(methods[name]) == module_arguments(public[name]), f"{node.name}.{name}"
+        assert stub_arguments(methods[name]) == module_arguments(getattr(cls, name)), f"{node.name}.{name}"
+        assert (decorators[name] == ["classmethod"]) == isinstance(public[name], types.ClassMethodDescriptorType)
     for name, value in {**public, "the class": cls}.items():
         assert value.__doc__, f"{node.name}: no docstring on {name}"
 

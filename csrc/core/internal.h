@@ -7,7 +7,8 @@
 
 /* ---------------------------------------------------------------- isa.c */
 
-const df_kernels *df_isa_kernels(int32_t index);
+/* NULL where there are none. */
+const df_kernels *df_isa_kernels(int32_t index, df_precision precision);
 
 /* ---------------------------------------------------------------- program.c */
 
@@ -58,7 +59,8 @@ typedef struct df_plan {
     int64_t arena;    /* floats of one image */
 } df_plan;
 
-df_code df_plan_create(const df_program *program, const df_shape *shapes, df_plan *plan, df_error *error);
+/* direct: see df_options. */
+df_code df_plan_create(const df_program *program, const df_shape *shapes, bool direct, df_plan *plan, df_error *error);
 void df_plan_clear(df_plan *plan);
 
 /* ---------------------------------------------------------------- merge.c */
@@ -81,13 +83,14 @@ typedef struct df_packed {
 
 struct df_model {
     _Atomic int32_t references;
+    df_precision precision;
     const df_kernels *kernels;
     df_shape shape;
     int32_t time_steps;
     int64_t parameters;
     df_plan plan;
     df_packed *packed; /* of each step */
-    float *weights;
+    float *weights;    /* NULL while only planned */
     size_t weight_bytes;
 };
 

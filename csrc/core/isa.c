@@ -3,61 +3,76 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Slowest first. */
-static const df_kernels *const tables[] = {
-    &df_kernels_reference,
-    &df_kernels_portable,
+/* Slowest first. Names are known everywhere, so that asking for one on another architecture says "not on this machine"
+ * and not "unknown". */
+static const struct set {
+    const char *name;
+    const df_kernels *kernels[DF_PRECISION_COUNT]; /* NULL: not compiled in, or there are none */
+} sets[] = {
+    {"reference", {&df_kernels_reference, NULL}},
+    {"portable", {&df_kernels_portable, &df_kernels_portable_bf16}},
 #if DF_X86
-    &df_kernels_avx2,
-    &df_kernels_avx512,
+    {"avx2", {&df_kernels_avx2, NULL}},
+    {"avx512", {&df_kernels_avx512, &df_kernels_avx512_bf16}},
+#else
+    {"avx2", {NULL, NULL}},
+    {"avx512", {NULL, NULL}},
 #endif
 };
-/* Known everywhere, so that asking for one on another architecture says "not on this machine" and not "unknown". */
-static const char *const names[] = {"reference", "portable", "avx2", "avx512"};
 
-enum { COUNT = sizeof names / sizeof *names, COMPILED = sizeof tables / sizeof *tables };
+enum { REFERENCE, PORTABLE, AVX2, AVX512, COUNT = sizeof sets / sizeof *sets };
 
 int32_t df_isa_count(void) {
     return COUNT;
 }
 
 const char *df_isa_name(int32_t index) {
-    return index >= 0 && index < COUNT ? names[index] : NULL;
+    return index >= 0 && index < COUNT ? sets[index].name : NULL;
 }
 
-bool df_isa_supported(int32_t index) {
-    if (index < 0 || index >= COMPILED)
+bool df_isa_supported(int32_t index, df_precision precision) {
+    if (index < 0 || index >= COUNT || !sets[index].kernels[precision])
         return false;
 #if DF_X86
     /* These ask the processor and whether the system saves the wide registers. */
     __builtin_cpu_init();
-    if (index == 2)
+    if (index == AVX2)
         return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    if (index == 3)
+    if (index == AVX512)
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+               (precision != DF_BF16 || __builtin_cpu_supports("avx512bf16"));
 #endif
     return true;
 }
 
-const df_kernels *df_isa_kernels(int32_t index) {
-    return tables[index];
+const df_kernels *df_isa_kernels(int32_t index, df_precision precision) {
+    return sets[index].kernels[precision];
 }
 
-df_code df_isa_resolve(const char *name_or_null, int32_t *index, df_error *error) {
+static df_code fastest(df_precision precision, int32_t *index, df_error *error) {
+    const int32_t least = precision == DF_BF16 ? AVX2 : REFERENCE; /* those below have no instructions for it */
+    for (*index = COUNT - 1; *index >= least; --*index)
+        if (df_isa_supported(*index, precision))
+            return DF_OK;
+    return df_fail(
+        error, DF_UNSUPPORTED,
+        "precision: this processor has no instructions for 'bf16' (AVX512-BF16); use 'fp32', which is faster "
+        "here");
+}
+
+df_code df_isa_resolve(const char *name_or_null, df_precision precision, int32_t *index, df_error *error) {
     const char *name = name_or_null ? name_or_null : getenv("DIFFENCE_ISA");
     const char *source = name_or_null ? "isa" : "DIFFENCE_ISA";
-    if (!name) {
-        *index = COUNT - 1;
-        while (!df_isa_supported(*index))
-            --*index;
-        return DF_OK;
-    }
+    if (!name)
+        return fastest(precision, index, error);
     for (int32_t i = 0; i < COUNT; i++) {
-        if (strcmp(name, names[i]) != 0)
+        if (strcmp(name, sets[i].name) != 0)
             continue;
-        if (!df_isa_supported(i))
+        if (!df_isa_supported(i, DF_FP32))
             return df_fail(error, DF_UNSUPPORTED, "%s: this processor or build cannot run '%s'", source, name);
+        if (!df_isa_supported(i, precision))
+            return df_fail(error, DF_UNSUPPORTED, "precision: '%s' (%s) has no 'bf16' on this processor", name, source);
         *index = i;
         return DF_OK;
     }

@@ -85,50 +85,72 @@ static df_code pack_weights(df_model *model, const df_program *program, df_error
     return DF_OK;
 }
 
-static df_code build(df_model *model, const df_program *program, const df_shape *shapes, df_error *error) {
-    df_code code = df_program_check_finite(program, error);
-    if (!code)
-        code = df_plan_create(program, shapes, &model->plan, error);
+/* Everything but the weights' values. */
+static df_code plan_model(df_model *model, const df_program *program, const df_options *options, df_error *error) {
+    int32_t isa;
+    df_code code = df_isa_resolve(options->isa, options->precision, &isa, error);
     if (code)
         return code;
+    model->precision = options->precision;
+    model->kernels = df_isa_kernels(isa, options->precision);
+    const size_t values = program->op_count > 0 ? (size_t)program->op_count + 2 : 2;
+    df_shape *shapes = malloc(values * sizeof *shapes);
+    if (!shapes)
+        return df_fail(error, DF_OUT_OF_MEMORY, "no memory for a program of %d operations", program->op_count);
+    code = df_program_check(program, shapes, &model->time_steps, error);
+    if (!code)
+        code = df_plan_create(program, shapes, options->direct, &model->plan, error);
     model->shape = shapes[0];
+    free(shapes);
+    if (code)
+        return code;
     for (int32_t i = 0; i < program->weight_count; i++)
         model->parameters += df_weight_values(&program->weights[i]);
     model->packed = calloc((size_t)model->plan.step_count, sizeof *model->packed);
-    if (model->packed) {
-        model->weight_bytes = lay_out_weights(model, program);
-        model->weights = df_allocate(model->weight_bytes);
-    }
-    if (!model->weights)
-        return df_fail(error, DF_OUT_OF_MEMORY, "no memory for %zu bytes of packed weights", model->weight_bytes);
-    return pack_weights(model, program, error);
+    if (!model->packed)
+        return df_fail(error, DF_OUT_OF_MEMORY, "no memory for a plan of %d steps", model->plan.step_count);
+    model->weight_bytes = lay_out_weights(model, program);
+    return DF_OK;
 }
 
-df_code df_model_create(const df_program *program, const char *isa_or_null, df_model **model, df_error *error) {
+static df_code create(const df_program *program, const df_options *options, df_model **model, df_error *error) {
     *model = NULL;
-    if (!program)
-        return df_fail(error, DF_INVALID, "program must not be NULL");
-    int32_t isa;
-    df_code code = df_isa_resolve(isa_or_null, &isa, error);
-    if (code)
-        return code;
-    const size_t values = program->op_count > 0 ? (size_t)program->op_count + 2 : 2;
-    df_shape *shapes = malloc(values * sizeof *shapes);
+    if (!program || !options)
+        return df_fail(error, DF_INVALID, "program and options must not be NULL");
     df_model *made = calloc(1, sizeof *made);
-    if (!shapes || !made) {
-        code = df_fail(error, DF_OUT_OF_MEMORY, "no memory for a program of %d operations", program->op_count);
-    } else {
-        atomic_init(&made->references, 1);
-        made->kernels = df_isa_kernels(isa);
-        code = df_program_check(program, shapes, &made->time_steps, error);
-        if (!code)
-            code = build(made, program, shapes, error);
-    }
-    free(shapes);
+    if (!made)
+        return df_fail(error, DF_OUT_OF_MEMORY, "no memory for a model");
+    atomic_init(&made->references, 1);
+    const df_code code = plan_model(made, program, options, error);
     if (code)
         df_model_release(made);
     else
         *model = made;
+    return code;
+}
+
+df_code df_model_create(const df_program *program, const df_options *options, df_model **model, df_error *error) {
+    df_code code = create(program, options, model, error);
+    if (!code)
+        code = df_program_check_finite(program, error);
+    if (!code && !((*model)->weights = df_allocate((*model)->weight_bytes)))
+        code = df_fail(error, DF_OUT_OF_MEMORY, "no memory for %zu bytes of packed weights", (*model)->weight_bytes);
+    if (!code)
+        code = pack_weights(*model, program, error);
+    if (code) {
+        df_model_release(*model);
+        *model = NULL;
+    }
+    return code;
+}
+
+df_code df_memory_needed(const df_program *program, const df_options *options, int32_t batch, int32_t threads,
+                         df_memory *memory, df_error *error) {
+    df_model *model;
+    df_code code = create(program, options, &model, error);
+    if (!code)
+        code = df_engine_memory(model, batch, threads, memory, error);
+    df_model_release(model);
     return code;
 }
 
@@ -147,6 +169,9 @@ void df_model_release(df_model *model) {
 
 const char *df_model_isa(const df_model *model) {
     return model->kernels->name;
+}
+df_precision df_model_precision(const df_model *model) {
+    return model->precision;
 }
 int64_t df_model_parameters(const df_model *model) {
     return model->parameters;

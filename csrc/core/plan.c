@@ -13,6 +13,7 @@ typedef struct planner {
     int32_t *alias;    /* value -> the value that stands for it */
     int32_t *uses;     /* of a value that stands for itself */
     int32_t *producer; /* value -> step, -1 where no step makes it */
+    bool direct;
 } planner;
 
 /* One SiLU of a value is enough: networks write it down once per block for the time embedding. */
@@ -155,7 +156,7 @@ static void add_op(planner *p, int32_t index) {
     if (op->kind == DF_OP_CONV) {
         step->call.size = (int32_t)p->program->weights[op->weights[0]].shape[2];
         step->call.stride = op->attr;
-        if (winograd_pays(&step->call))
+        if (!p->direct && winograd_pays(&step->call))
             step->kind = DF_STEP_WINOGRAD;
     } else if (op->attr) {
         step->call.parts = op->attr;
@@ -366,7 +367,7 @@ static void place_values(df_plan *plan, const int32_t *last, int32_t *live) {
     }
 }
 
-df_code df_plan_create(const df_program *program, const df_shape *shapes, df_plan *plan, df_error *error) {
+df_code df_plan_create(const df_program *program, const df_shape *shapes, bool direct, df_plan *plan, df_error *error) {
     const int32_t values = program->op_count + FIRST;
     *plan = (df_plan){.value_count = values};
     /* At most one step for every operation, and import and export. */
@@ -378,7 +379,7 @@ df_code df_plan_create(const df_program *program, const df_shape *shapes, df_pla
         df_plan_clear(plan);
         return df_fail(error, DF_OUT_OF_MEMORY, "no memory to plan %d operations", program->op_count);
     }
-    planner p = {program, shapes, plan, memory, memory + values, memory + 2 * (size_t)values};
+    planner p = {program, shapes, plan, memory, memory + values, memory + 2 * (size_t)values, direct};
     int32_t *spare = memory + 3 * (size_t)values;
     count_uses(&p, spare);
     memset(p.producer, -1, (size_t)values * sizeof *p.producer);

@@ -43,14 +43,20 @@ typedef struct df_interrupt {
 
 /* ---------------------------------------------------------------- instruction sets */
 
-/* Names: "reference" (scalar, sums in double: the specification), "portable" (the fast kernels over plain C vectors),
- * "avx2" (AVX2 + FMA), "avx512" (F, BW, DQ, VL). */
+/* What convolutions, linear layers and attention multiply. Sums, and all between the products, are float32 in both. */
+typedef enum df_precision { DF_FP32, DF_BF16, DF_PRECISION_COUNT } df_precision;
+
+/* Names: "reference" (scalar, sums in double: the specification; no bf16), "portable" (the fast kernels over plain C
+ * vectors; bf16 without instructions for it, so slowly), "avx2" (AVX2 + FMA; no bf16), "avx512" (F, BW, DQ, VL; bf16
+ * where the processor has AVX512-BF16). */
 int32_t df_isa_count(void);
 const char *df_isa_name(int32_t index);
-bool df_isa_supported(int32_t index); /* compiled in, and the processor and the system can run it */
-/* The set that a NULL name stands for: $DIFFENCE_ISA where it is set, else the fastest supported one. An unknown name
- * is DF_INVALID, one that this machine cannot run DF_UNSUPPORTED: never a silent fallback. */
-df_code df_isa_resolve(const char *name_or_null, int32_t *index, df_error *error);
+/* Compiled in, and the processor and the system can run it in this precision. */
+bool df_isa_supported(int32_t index, df_precision precision);
+/* The set that a NULL name stands for: $DIFFENCE_ISA where it is set, else the fastest supported one; for bf16 one that
+ * has instructions for it. An unknown name is DF_INVALID, what this machine cannot run DF_UNSUPPORTED: never a silent
+ * fallback. */
+df_code df_isa_resolve(const char *name_or_null, df_precision precision, int32_t *index, df_error *error);
 
 /* ---------------------------------------------------------------- program */
 
@@ -97,14 +103,22 @@ typedef struct df_program {
 
 /* ---------------------------------------------------------------- model and engine */
 
-/* A validated, fused program with its weights packed for one instruction set. Immutable after creation, reference
+/* How a model computes. Zeros are the defaults. */
+typedef struct df_options {
+    const char *isa; /* NULL: as df_isa_resolve says */
+    df_precision precision;
+    bool direct; /* no Winograd: 3x3 convolutions take a quarter of its memory for weights, and more time */
+} df_options;
+
+/* A validated, fused program with its weights packed for one instruction set and precision. Immutable after creation, reference
  * counted (atomically): engines of one model share it. The caller's program and weights are not kept. */
 typedef struct df_model df_model;
 
-df_code df_model_create(const df_program *program, const char *isa_or_null, df_model **model, df_error *error);
+df_code df_model_create(const df_program *program, const df_options *options, df_model **model, df_error *error);
 void df_model_retain(df_model *model);
 void df_model_release(df_model *model);
 const char *df_model_isa(const df_model *model);
+df_precision df_model_precision(const df_model *model);
 int64_t df_model_parameters(const df_model *model); /* number of weight values of the program */
 void df_model_shape(const df_model *model, int32_t *channels, int32_t *height, int32_t *width);
 int32_t df_model_time_steps(const df_model *model); /* rows of the time table; 0 where the program uses no time */
@@ -120,6 +134,9 @@ typedef struct df_memory { /* bytes */
 typedef struct df_engine df_engine;
 
 df_code df_engine_memory(const df_model *model, int32_t batch, int32_t threads, df_memory *memory, df_error *error);
+/* The same of a model that is not made yet: the program is checked and planned, and no weight is read or packed. */
+df_code df_memory_needed(const df_program *program, const df_options *options, int32_t batch, int32_t threads,
+                         df_memory *memory, df_error *error);
 df_code df_engine_create(df_model *model, int32_t batch, int32_t threads, df_engine **engine, df_error *error);
 void df_engine_destroy(df_engine *engine);
 int32_t df_engine_batch(const df_engine *engine);

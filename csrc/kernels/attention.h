@@ -16,58 +16,80 @@ static int64_t attention_tasks(df_call *call) {
 }
 
 typedef struct attention_scratch {
-    float *keys;   /* [positions / COLUMNS][dim][COLUMNS] */
-    float *values; /* [dim / COLUMNS][positions][COLUMNS] */
-    float *scores; /* [QUERIES][positions, filled up to COLUMNS] */
+    term *keys;    /* packed: a column for each position, a row for each channel */
+    term *values;  /* packed: a column for each channel, a row for each position */
+    term *queries; /* [QUERIES][dim], where terms are not floats */
+    float *scores; /* [QUERIES][positions, filled up to COLUMNS]; once exponentials, the first of it as terms */
     float *sums;   /* [QUERIES][COLUMNS] */
     float *total;  /* [QUERIES] of the exponentials */
 } attention_scratch;
+
+static float *attention_take(float **at, int64_t floats) {
+    float *taken = *at;
+    *at += df_round_up(floats, 16);
+    return taken;
+}
 
 /* Lays the arrays out in memory and returns the bytes they take. */
 static size_t attention_layout(const df_call *call, float *memory, attention_scratch *s) {
     const int64_t positions = attention_positions(call), filled = df_round_up(positions, COLUMNS);
     const int64_t dim = call->channels / call->parts;
-    const int64_t sizes[] = {filled * dim, df_round_up(dim, COLUMNS) * positions, QUERIES * filled, QUERIES * COLUMNS,
-                             df_round_up(QUERIES, 16)};
-    float **const arrays[] = {&s->keys, &s->values, &s->scores, &s->sums, &s->total};
-    int64_t at = 0;
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        *arrays[i] = memory ? memory + at : NULL;
-        at += df_round_up(sizes[i], 16);
-    }
-    return (size_t)at * sizeof(float);
+    float *at = memory;
+    s->keys = (term *)attention_take(&at, filled * df_blocks(dim, PAIR));
+    s->values = (term *)attention_take(&at, df_round_up(dim, COLUMNS) * df_blocks(positions, PAIR));
+    s->queries = (term *)attention_take(&at, V_BF16 ? QUERIES * df_blocks(dim, PAIR) : 0);
+    s->scores = attention_take(&at, QUERIES * filled);
+    s->sums = attention_take(&at, QUERIES * COLUMNS);
+    s->total = attention_take(&at, QUERIES);
+    return (size_t)(at - memory) * sizeof(float);
 }
 
 static size_t attention_bytes(const df_call *call) {
     attention_scratch s;
-    return attention_layout(call, NULL, &s);
+    static float origin[1]; /* only differences are used */
+    return attention_layout(call, origin, &s);
 }
 
 static void attention_pack(const df_call *call, const float *k, const float *v, const attention_scratch *s) {
     const int64_t positions = attention_positions(call), dim = call->channels / call->parts;
     for (int64_t j = 0; j < df_round_up(positions, COLUMNS); j++)
-        for (int64_t i = 0; i < dim; i++)
-            s->keys[(j / COLUMNS * dim + i) * COLUMNS + j % COLUMNS] = j < positions ? k[j * call->pitch[1] + i] : 0.0F;
-    for (int64_t i = 0; i < dim; i += COLUMNS) {
-        const int64_t n = df_min(COLUMNS, dim - i);
-        float *to = s->values + i * positions;
-        for (int64_t j = 0; j < positions; j++, to += COLUMNS) {
-            copy_floats(to, v + j * call->pitch[2] + i, n);
-            clear_floats(to + n, COLUMNS - n);
+        for (int64_t i = 0; i < df_round_up(dim, PAIR); i++)
+            s->keys[packed_at(dim, i, j)] = to_term(i < dim && j < positions ? k[j * call->pitch[1] + i] : 0.0F);
+    for (int64_t i = 0; i < df_round_up(dim, COLUMNS); i += LANES)
+        for (int64_t j = 0; j < positions; j += PAIR) {
+            vf follow[PAIR];
+            for (int64_t l = 0; l < PAIR; l++)
+                follow[l] = i < dim && j + l < positions
+                                ? v_load_n(v + (j + l) * call->pitch[2] + i, df_min(LANES, dim - i))
+                                : v_set(0);
+            v_store_words(s->values + packed_at(positions, j, i), v_join(follow));
         }
-    }
 }
 
 /* scores[rows][positions] = q k'. */
 static void attention_scores(const df_call *call, const float *q, int64_t rows, const attention_scratch *s) {
     const int64_t filled = df_round_up(attention_positions(call), COLUMNS), dim = call->channels / call->parts;
+#if V_BF16
+    const term *queries = s->queries;
+    const int64_t pitch = df_round_up(dim, PAIR);
+    for (int64_t r = 0; r < rows; r++) {
+        clear_terms(s->queries + r * pitch + dim, pitch - dim);
+        copy_terms(s->queries + r * pitch, q + r * call->pitch[0], dim);
+    }
+#else
+    const term *queries = q;
+    const int64_t pitch = call->pitch[0];
+#endif
     for (int64_t j = 0; j < filled; j += COLUMNS)
-        for (int64_t l = 0; l < dim; l += DEPTH)
-            gemm(rows, df_min(DEPTH, dim - l), q + l, call->pitch[0], s->keys + j * dim + l * COLUMNS, s->scores + j,
-                 filled, l == 0, s->keys + j * dim + (l + df_min(DEPTH, dim - l)) * COLUMNS);
+        for (int64_t l = 0; l < dim; l += DEPTH) {
+            const int64_t piece = df_min(DEPTH, dim - l);
+            const term *keys = s->keys + packed_at(dim, l, j);
+            gemm(rows, piece, queries + l, pitch, keys, s->scores + j, filled, l == 0,
+                 keys + packed_at(piece, 0, COLUMNS));
+        }
 }
 
-/* One row of scores -> exp(scale (score - largest)); returns their sum. */
+/* One row of scores -> terms of exp(scale (score - largest)) in its place; returns their sum. */
 static float attention_softmax(float *row, int64_t positions, float scale) {
     for (int64_t j = positions; j % LANES != 0; j++)
         row[j] = -INFINITY; /* the last vector's idle lanes become zeros */
@@ -80,7 +102,7 @@ static float attention_softmax(float *row, int64_t positions, float scale) {
         vf sum = v_set(0);
         for (int64_t j = first; j < df_min(positions, first + DEPTH); j += LANES) {
             const vf e = exp_negative((v_load(row + j) - most) * v_set(scale));
-            v_store(row + j, e);
+            v_store_terms((term *)row + j, e); /* never past what was read */
             sum += e;
         }
         total += v_sum(sum);
@@ -94,9 +116,12 @@ static void attention_values(const df_call *call, const float *residual, float *
     const int64_t positions = attention_positions(call), filled = df_round_up(positions, COLUMNS);
     const int64_t c = call->channels, dim = c / call->parts;
     for (int64_t i = 0; i < dim; i += COLUMNS) {
-        for (int64_t l = 0; l < positions; l += DEPTH)
-            gemm(rows, df_min(DEPTH, positions - l), s->scores + l, filled, s->values + i * positions + l * COLUMNS,
-                 s->sums, COLUMNS, l == 0, s->values + i * positions + (l + df_min(DEPTH, positions - l)) * COLUMNS);
+        for (int64_t l = 0; l < positions; l += DEPTH) {
+            const int64_t piece = df_min(DEPTH, positions - l);
+            const term *values = s->values + packed_at(positions, l, i);
+            gemm(rows, piece, (const term *)s->scores + l, filled * PAIR, values, s->sums, COLUMNS, l == 0,
+                 values + packed_at(piece, 0, COLUMNS));
+        }
         for (int64_t r = 0; r < rows; r++)
             for (int64_t j = i; j < df_min(i + COLUMNS, dim); j += LANES) {
                 const int64_t n = df_min(LANES, dim - j);

@@ -1,7 +1,7 @@
 /* Convolution 3x3 or 1x1, stride 1 or 2, and linear, as a matrix product. Pixels of all images form one list of rows:
- * small images fill the register tile too. A 1x1 convolution at stride 1 reads its rows where they lie; for the others a
- * row, size * size * channels inputs for each output pixel, is gathered in pieces of DEPTH columns into a panel that
- * stays in the cache. */
+ * small images fill the register tile too. A 1x1 convolution at stride 1 reads its rows where they lie, if floats are
+ * what it multiplies; for the others a row, size * size * channels inputs for each output pixel, is gathered in pieces of
+ * DEPTH columns into a panel that stays in the cache. */
 
 enum { OUTS = 128 }; /* output channels of a task: how often a gathered value is used, 4 to 16 passes of COLUMNS */
 
@@ -11,10 +11,14 @@ typedef struct conv_pixel {
 } conv_pixel;
 
 typedef struct conv_scratch {
-    float panel[BLOCK * DEPTH];
+    term panel[BLOCK * DEPTH];
     float sums[BLOCK * OUTS];
     conv_pixel pixels[BLOCK];
 } conv_scratch;
+
+static bool conv_is_pointwise(const df_call *call) {
+    return call->size == 1 && call->stride == 1;
+}
 
 static int64_t conv_rows(const df_call *call) {
     return call->images * call->out_height * call->out_width;
@@ -29,18 +33,23 @@ static size_t conv_scratch_bytes(const df_call *call) {
     return sizeof(conv_scratch);
 }
 
-static int64_t conv_packed(const df_call *call) {
-    return df_round_up(call->out_channels, COLUMNS) * call->channels * call->size * call->size;
+static int64_t conv_depth(const df_call *call) {
+    return (int64_t)call->size * call->size * call->channels;
 }
 
-/* (out, c, size, size) -> [out / COLUMNS][size][size][c][COLUMNS], zeros where the last columns are missing. */
+static int64_t conv_packed(const df_call *call) {
+    return df_round_up(call->out_channels, COLUMNS) * df_blocks(conv_depth(call), PAIR);
+}
+
+/* (out, c, size, size) -> a row of packed columns for each tap and channel. */
 static void conv_pack(const df_call *call, const float *weight, float *packed) {
-    const int64_t c = call->channels, taps = (int64_t)call->size * call->size;
-    for (int64_t k = 0; k < df_round_up(call->out_channels, COLUMNS); k++)
+    const int64_t c = call->channels, taps = (int64_t)call->size * call->size, depth = conv_depth(call);
+    term *to = (term *)packed;
+    memset(packed, 0, (size_t)conv_packed(call) * sizeof *packed);
+    for (int64_t k = 0; k < call->out_channels; k++)
         for (int64_t i = 0; i < c; i++)
             for (int64_t tap = 0; tap < taps; tap++)
-                packed[(k / COLUMNS * taps * c + tap * c + i) * COLUMNS + k % COLUMNS] =
-                    k < call->out_channels ? weight[(k * c + i) * taps + tap] : 0.0F;
+                to[packed_at(depth, tap * c + i, k)] = to_term(weight[(k * c + i) * taps + tap]);
 }
 
 static void conv_find_pixels(const df_call *call, int64_t first, int64_t rows, conv_pixel *pixels) {
@@ -56,7 +65,7 @@ static void conv_find_pixels(const df_call *call, int64_t first, int64_t rows, c
 /* Columns begin..end of each pixel's row. The taps of one kernel row lie next to each other in the image as they do in
  * the matrix: a run of size * channels values, of which only what lies outside the image is cut off. */
 static void conv_gather(const df_call *call, const conv_pixel *pixels, int64_t rows, int64_t begin, int64_t end,
-                        float *panel) {
+                        term *panel) {
     const int64_t c = call->channels, h = call->height, w = call->width, run = call->size * c;
     for (int64_t i = 0; i < rows; i++, panel += DEPTH) {
         const conv_pixel at = pixels[i];
@@ -67,11 +76,24 @@ static void conv_gather(const df_call *call, const conv_pixel *pixels, int64_t r
             const bool inside = y >= 0 && y < h;
             int64_t low = inside ? df_min(from > left ? from : left, to) : to;
             int64_t high = inside && right > low ? df_min(right, to) : low;
-            float *row = panel + ky * run - begin;
-            clear_floats(row + from, low - from);
-            copy_floats(row + low, call->input[0] + ((at.image * h + y) * w + at.x) * c + low, high - low);
-            clear_floats(row + high, to - high);
+            term *row = panel + ky * run - begin;
+            clear_terms(row + from, low - from);
+            copy_terms(row + low, call->input[0] + ((at.image * h + y) * w + at.x) * c + low, high - low);
+            clear_terms(row + high, to - high);
         }
+        clear_terms(panel + end - begin, (end - begin) % PAIR);
+    }
+}
+
+/* The same of a 1x1 convolution at stride 1, which has one tap and may have two inputs. */
+static void conv_convert(const df_call *call, int64_t first, int64_t rows, int64_t begin, int64_t end, term *panel) {
+    const int64_t c = call->channels, split = call->split, middle = df_min(begin > split ? begin : split, end);
+    for (int64_t row = first; row < first + rows; row++, panel += DEPTH) {
+        if (begin < split)
+            copy_terms(panel, call->input[0] + row * split + begin, df_min(end, split) - begin);
+        if (end > middle)
+            copy_terms(panel + middle - begin, call->input[1] + row * (c - split) + middle - split, end - middle);
+        clear_terms(panel + end - begin, (end - begin) % PAIR);
     }
 }
 
@@ -95,33 +117,49 @@ static void conv_finish(const df_call *call, const conv_scratch *s, int64_t row,
 }
 
 /* Columns out..out+outs-1 of some rows, over the terms l..l+piece-1: a are the rows' values from term l on. */
-static void conv_multiply(const df_call *call, int64_t rows, int64_t depth, int64_t l, int64_t piece, const float *a,
+static void conv_multiply(const df_call *call, int64_t rows, int64_t depth, int64_t l, int64_t piece, const term *a,
                           int64_t lda, int64_t out, int64_t outs, conv_scratch *s) {
-    const float *b = call->weight + out * depth + l * COLUMNS;
-    for (int64_t j = 0; j < outs; j += COLUMNS, b += depth * COLUMNS)
-        gemm(rows, piece, a, lda, b, s->sums + j, OUTS, l == 0, j + COLUMNS < outs ? b + depth * COLUMNS : NULL);
+    const int64_t apart = packed_at(depth, 0, COLUMNS);
+    const term *b = (const term *)call->weight + packed_at(depth, l, out);
+    for (int64_t j = 0; j < outs; j += COLUMNS, b += apart)
+        gemm(rows, piece, a, lda, b, s->sums + j, OUTS, l == 0, j + COLUMNS < outs ? b + apart : NULL);
+}
+
+#if !V_BF16
+/* A 1x1 convolution at stride 1, of one input or two. */
+static void conv_in_place(const df_call *call, int64_t row, int64_t rows, int64_t out, int64_t outs, conv_scratch *s) {
+    const int64_t c = call->channels, split = call->split;
+    for (int64_t l = 0, piece; l < c; l += piece) {
+        const bool second = l >= split;
+        const int64_t begin = second ? split : 0, end = second ? c : split, lda = end - begin;
+        piece = df_min(DEPTH, end - l);
+        conv_multiply(call, rows, c, l, piece, call->input[second] + row * lda + l - begin, lda, out, outs, s);
+    }
+}
+#endif
+
+static void conv_in_panels(const df_call *call, int64_t row, int64_t rows, int64_t out, int64_t outs, conv_scratch *s) {
+    const int64_t depth = conv_depth(call);
+    conv_find_pixels(call, row, rows, s->pixels);
+    for (int64_t l = 0; l < depth; l += DEPTH) {
+        const int64_t piece = df_min(DEPTH, depth - l);
+        if (conv_is_pointwise(call))
+            conv_convert(call, row, rows, l, l + piece, s->panel);
+        else
+            conv_gather(call, s->pixels, rows, l, l + piece, s->panel);
+        conv_multiply(call, rows, depth, l, piece, s->panel, DEPTH, out, outs, s);
+    }
 }
 
 static void conv_run(const df_call *call, int64_t task, void *scratch) {
-    conv_scratch *s = scratch;
-    const int64_t parts = df_blocks(call->out_channels, OUTS), c = call->channels, split = call->split;
-    const int64_t depth = (int64_t)call->size * call->size * c;
+    const int64_t parts = df_blocks(call->out_channels, OUTS);
     const int64_t row = task / parts * BLOCK, rows = df_min(BLOCK, conv_rows(call) - row);
     const int64_t out = task % parts * OUTS, outs = df_min(OUTS, call->out_channels - out);
-    if (depth == c && call->stride == 1) {
-        for (int64_t l = 0, piece; l < c; l += piece) {
-            const bool second = l >= split;
-            const int64_t begin = second ? split : 0, end = second ? c : split, lda = end - begin;
-            piece = df_min(DEPTH, end - l);
-            conv_multiply(call, rows, depth, l, piece, call->input[second] + row * lda + l - begin, lda, out, outs, s);
-        }
-    } else {
-        conv_find_pixels(call, row, rows, s->pixels);
-        for (int64_t l = 0; l < depth; l += DEPTH) {
-            const int64_t piece = df_min(DEPTH, depth - l);
-            conv_gather(call, s->pixels, rows, l, l + piece, s->panel);
-            conv_multiply(call, rows, depth, l, piece, s->panel, DEPTH, out, outs, s);
-        }
-    }
-    conv_finish(call, s, row, rows, out, outs);
+#if !V_BF16
+    if (conv_is_pointwise(call))
+        conv_in_place(call, row, rows, out, outs, scratch);
+    else
+#endif
+        conv_in_panels(call, row, rows, out, outs, scratch);
+    conv_finish(call, scratch, row, rows, out, outs);
 }

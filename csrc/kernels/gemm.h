@@ -5,7 +5,8 @@
  * number of pieces instead of with their product. */
 
 enum {
-    DEPTH = 256, /* terms of a piece: with COLUMNS of AVX2 a piece of packed columns fills half of a 32 KiB L1 cache */
+    DEPTH =
+        256 * PAIR, /* terms of a piece: with COLUMNS of AVX2 one of packed columns fills half of a 32 KiB L1 cache */
     COLUMNS = 2 * LANES,
     BLOCK = ROWS * (96 / ROWS) /* rows that share a pass over the columns */
 };
@@ -14,27 +15,33 @@ enum {
  * registers; like this there is one for three rows, which differ by 0, 1 and 2 times the stride. */
 #define V_KEEP(pointer) __asm__("" : "+r"(pointer))
 
+/* Where the term of row l and column k lies in packed columns of `depth` rows: [columns / COLUMNS][depth / PAIR][COLUMNS]
+ * [PAIR]. The last row of an odd depth is followed by zeros. */
+V_INLINE int64_t packed_at(int64_t depth, int64_t l, int64_t k) {
+    return (k / COLUMNS * df_blocks(depth, PAIR) + l / PAIR) * COLUMNS * PAIR + k % COLUMNS * PAIR + l % PAIR;
+}
+
 /* c[rows][COLUMNS] (+)= a[rows][depth] b[depth][COLUMNS]; rows is a constant where this is inlined. */
-V_INLINE void gemm_rows(const int rows, int64_t depth, const float *a, int64_t lda, const float *b, float *c,
-                        int64_t ldc, bool first) {
+V_INLINE void gemm_rows(const int rows, int64_t depth, const term *a, int64_t lda, const term *b, float *c, int64_t ldc,
+                        bool first) {
     enum { GROUPS = (ROWS + 2) / 3 };
     vf sum[ROWS][2];
-    const float *row[GROUPS];
+    const term *row[GROUPS];
     const int groups = (rows + 2) / 3;
     V_UNROLL for (int g = 0; g < groups; g++) row[g] = a + 3 * g * lda;
     V_UNROLL for (int r = 0; r < rows; r++) sum[r][0] = sum[r][1] = v_set(0);
-    for (int64_t l = 0; l < depth; l++) {
-        const vf b0 = v_load(b), b1 = v_load(b + LANES);
+    for (int64_t l = 0; l < depth; l += PAIR) {
+        const vf b0 = v_words(b), b1 = v_words(b + LANES * PAIR);
         V_UNROLL for (int r = 0; r < rows; r++) {
-            const vf x = v_set(row[r / 3][r % 3 * lda]);
-            sum[r][0] = v_fma(x, b0, sum[r][0]);
-            sum[r][1] = v_fma(x, b1, sum[r][1]);
+            const vf x = v_word(row[r / 3] + r % 3 * lda);
+            sum[r][0] = v_dot(x, b0, sum[r][0]);
+            sum[r][1] = v_dot(x, b1, sum[r][1]);
         }
         V_UNROLL for (int g = 0; g < groups; g++) {
-            row[g]++;
+            row[g] += PAIR;
             V_KEEP(row[g]);
         }
-        b += COLUMNS;
+        b += COLUMNS * PAIR;
     }
     V_UNROLL for (int r = 0; r < rows; r++) {
         v_store(c, first ? sum[r][0] : v_load(c) + sum[r][0]);
@@ -45,9 +52,9 @@ V_INLINE void gemm_rows(const int rows, int64_t depth, const float *a, int64_t l
 
 /* The same for any number of rows. `next` are the columns that will be read after these: they are fetched on the way,
  * a share with each tile, because they are too many for the hardware to guess in time. NULL: none. */
-static void gemm(int64_t rows, int64_t depth, const float *a, int64_t lda, const float *b, float *c, int64_t ldc,
-                 bool first, const float *next) {
-    enum { LINE = 16 };
+static void gemm(int64_t rows, int64_t depth, const term *a, int64_t lda, const term *b, float *c, int64_t ldc,
+                 bool first, const term *next) {
+    enum { LINE = 16 * PAIR };
     const int64_t share = df_round_up(df_blocks(depth * COLUMNS * ROWS, rows), LINE);
     for (; rows >= ROWS; rows -= ROWS, a += ROWS * lda, c += ROWS * ldc) {
         for (int64_t i = 0; next && i < share; i += LINE)
@@ -69,18 +76,19 @@ static void gemm(int64_t rows, int64_t depth, const float *a, int64_t lda, const
     /* clang-format on */
 }
 
-V_INLINE void copy_floats(float *to, const float *from, int64_t count) {
+/* Floats to terms. */
+V_INLINE void copy_terms(term *to, const float *from, int64_t count) {
     int64_t i = 0;
     for (; i + LANES <= count; i += LANES)
-        v_store(to + i, v_load(from + i));
+        v_store_terms(to + i, v_load(from + i));
     if (i < count)
-        v_store_n(to + i, v_load_n(from + i, count - i), count - i);
+        v_store_terms_n(to + i, v_load_n(from + i, count - i), count - i);
 }
 
-V_INLINE void clear_floats(float *to, int64_t count) {
+V_INLINE void clear_terms(term *to, int64_t count) {
     int64_t i = 0;
     for (; i + LANES <= count; i += LANES)
-        v_store(to + i, v_set(0));
+        v_store_terms(to + i, v_set(0));
     if (i < count)
-        v_store_n(to + i, v_set(0), count - i);
+        v_store_terms_n(to + i, v_set(0), count - i);
 }

@@ -75,9 +75,9 @@ typedef struct df_kernels {
     int32_t lanes; /* biases are filled up to a multiple of this */
 } df_kernels;
 
-extern const df_kernels df_kernels_reference, df_kernels_portable;
+extern const df_kernels df_kernels_reference, df_kernels_portable, df_kernels_portable_bf16;
 #if DF_X86
-extern const df_kernels df_kernels_avx2, df_kernels_avx512;
+extern const df_kernels df_kernels_avx2, df_kernels_avx512, df_kernels_avx512_bf16;
 #endif
 
 /* Steps that only move values, the same for every instruction set. */

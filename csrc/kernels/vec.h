@@ -8,8 +8,14 @@
 #define V_AVX2     2
 #define V_AVX512   3
 #define V_WIDE     4 /* the shapes of AVX-512 in halves of AVX2: for tests on processors without AVX-512 */
+#define V_NEON     5
 
-#define V_INLINE   static inline __attribute__((always_inline, unused))
+/* What the matrix products multiply ("terms"), while everything around them stays in floats. */
+#ifndef V_BF16
+#define V_BF16 0
+#endif
+
+#define V_INLINE static inline __attribute__((always_inline, unused))
 
 /* Full unrolling, without which the register tile below would live in memory. */
 #if defined(__clang__)
@@ -19,14 +25,18 @@
 #endif
 
 /* LANES, ROWS: a register tile of ROWS x 2 vectors, which leaves registers for two of weights and one of input. */
-#if V_SET == V_PORTABLE
+#if V_SET == V_PORTABLE || V_SET == V_NEON
 #define V_LANES 4
 #elif V_SET == V_AVX2
 #define V_LANES 8
 #else
 #define V_LANES 16
 #endif
-#define V_ROWS (V_LANES == 16 ? 14 : 6)
+#if V_SET == V_PORTABLE || V_SET == V_AVX2 /* 16 registers, else 32 */
+#define V_ROWS 6
+#else
+#define V_ROWS 14
+#endif
 enum { LANES = V_LANES, ROWS = V_ROWS };
 
 typedef float vf __attribute__((vector_size(4 * LANES)));
@@ -47,7 +57,7 @@ V_INLINE void v_store(float *p, vf v) {
 /* v_set: all lanes x.   v_fma: a * b + c.   v_max: the larger one, and x where x is NaN.
  * v_load_n: the first n (1..LANES) of memory, zeros above; touches no more.   v_store_n: writes no more than n. Where a
  * full vector is the quicker one to move, they do that. */
-#if V_SET == V_PORTABLE || V_SET == V_WIDE
+#if V_SET == V_PORTABLE || V_SET == V_WIDE || V_SET == V_NEON
 V_INLINE vf v_set(float x) {
     return x - (vf){0}; /* which leaves -0 and NaN as they are */
 }
@@ -60,6 +70,8 @@ V_INLINE vf v_fma(vf a, vf b, vf c) {
     for (int i = 0; i < 2; i++)
         z.half[i] = _mm256_fmadd_ps(x.half[i], y.half[i], z.half[i]);
     return z.all;
+#elif V_SET == V_NEON
+    return (vf)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
 #else
     return a * b + c;
 #endif
@@ -150,4 +162,87 @@ V_INLINE float v_largest(vf v) {
     for (int i = 1; i < LANES; i++)
         most = lanes[i] > most ? lanes[i] : most;
     return most;
+}
+
+/* ---------------------------------------------------------------- terms */
+
+/* A word of 32 bits holds PAIR terms that follow each other in a sum: one float, or two bfloat16, which are the upper
+ * halves of floats.
+ *
+ * v_word: all words alike, from PAIR terms.   v_words, v_store_words: LANES words.   v_dot: sum + the product of a and b, word by word.
+ * v_store_terms: LANES floats, rounded to the nearest term.   v_store_terms_n: no more than the first n.
+ * v_join: words of the terms that follow each other in the same lane of PAIR vectors.   to_term: of one float. */
+#if V_BF16
+enum { PAIR = 2 };
+typedef uint16_t term;
+typedef uint16_t v_terms __attribute__((vector_size(2 * LANES)));
+
+V_INLINE vu v_rounded(vf v) { /* to nearest, to even in the middle; the lower half is left over */
+    const vu bits = (vu)v;
+    return bits + 0x7fffU + ((bits >> 16) & 1U);
+}
+V_INLINE vf v_join(const vf follow[PAIR]) {
+    return (vf)((v_rounded(follow[0]) >> 16) | (v_rounded(follow[1]) & 0xffff0000U));
+}
+V_INLINE term to_term(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return (term)((bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16);
+}
+V_INLINE v_terms v_to_terms(vf v) {
+#if V_SET == V_AVX512
+    return (v_terms)_mm512_cvtneps_pbh(v);
+#else
+    return __builtin_convertvector(v_rounded(v) >> 16, v_terms);
+#endif
+}
+V_INLINE void v_store_terms(term *p, vf v) {
+    const v_terms terms = v_to_terms(v);
+    memcpy(p, &terms, sizeof terms);
+}
+V_INLINE void v_store_terms_n(term *p, vf v, int64_t n) {
+    const v_terms terms = v_to_terms(v);
+    memcpy(p, &terms, (size_t)n * sizeof *p);
+}
+V_INLINE vf v_dot(vf a, vf b, vf sum) {
+#if V_SET == V_AVX512
+    return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
+#else /* in the order of that instruction, but for subnormal numbers, which it takes for zeros */
+    const vf above = v_fma((vf)((vu)a & 0xffff0000U), (vf)((vu)b & 0xffff0000U), sum);
+    return v_fma((vf)((vu)a << 16), (vf)((vu)b << 16), above);
+#endif
+}
+#else
+enum { PAIR = 1 };
+typedef float term;
+
+V_INLINE vf v_join(const vf follow[PAIR]) {
+    return follow[0];
+}
+V_INLINE term to_term(float x) {
+    return x;
+}
+V_INLINE void v_store_terms(term *p, vf v) {
+    v_store(p, v);
+}
+V_INLINE void v_store_terms_n(term *p, vf v, int64_t n) {
+    v_store_n(p, v, n);
+}
+V_INLINE vf v_dot(vf a, vf b, vf sum) {
+    return v_fma(a, b, sum);
+}
+#endif
+
+V_INLINE vf v_word(const term *p) {
+    float word;
+    memcpy(&word, p, sizeof word);
+    return v_set(word);
+}
+V_INLINE vf v_words(const term *p) {
+    vf v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+V_INLINE void v_store_words(term *p, vf words) {
+    memcpy(p, &words, sizeof words);
 }

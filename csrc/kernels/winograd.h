@@ -16,16 +16,16 @@ enum {
     CHUNK = 32,                  /* output channels that go through the last two stages at a time */
     STRIP = 32,                  /* input channels that go through the first stage at a time */
     TILES = ROWS * (132 / ROWS), /* of a task, at most: the weights are read once for each block */
-    TRANSFORMED = 1250000,       /* floats of a task's transformed inputs, at most (but for the first ROWS tiles) */
+    TRANSFORMED = 1250000,       /* words of a task's transformed inputs, at most (but for the first ROWS tiles) */
     PATCH = 40960,               /* floats of the input that is being transformed, at most (but for one row of tiles) */
-    PAD = 16                     /* floats between the 36 planes, which would else share their cache sets */
+    PAD = 16 * PAIR              /* terms between the 36 planes, which would else share their cache sets */
 };
 
 #define WINOGRAD_A 0.70710678118654752440F
 #define WINOGRAD_B 1.41421356237309504880F
 
 typedef struct winograd_scratch {
-    float *inputs;  /* [POINTS][tiles][channels] */
+    term *inputs;   /* [POINTS][tiles][channels] */
     float *outputs; /* [POINTS][tiles][CHUNK] */
     float *patch;   /* [rows][columns][STRIP] */
     int64_t input_plane, output_plane;
@@ -39,14 +39,14 @@ static int64_t winograd_tiles(const df_call *call) {
     return df_blocks(call->out_height, TILE) * winograd_across(call);
 }
 
-/* Floats from a tile to the next. The last vector of either input is stored whole. */
+/* Terms from a tile to the next. The last vector of either input is stored whole. */
 static int64_t winograd_pitch(const df_call *call) {
     return df_round_up(call->channels, LANES) + (call->split % LANES ? LANES : 0);
 }
 
 /* Tiles of a task, at most. */
 static int64_t winograd_most(const df_call *call) {
-    const int64_t fit = TRANSFORMED / (POINTS * winograd_pitch(call)) / ROWS * ROWS;
+    const int64_t fit = TRANSFORMED * PAIR / (POINTS * winograd_pitch(call)) / ROWS * ROWS;
     return fit < ROWS ? ROWS : df_min(fit, TILES);
 }
 
@@ -60,8 +60,8 @@ static size_t winograd_layout(const df_call *call, int64_t tiles, float *memory,
     s->input_plane = tiles * winograd_pitch(call) + PAD;
     s->output_plane = tiles * CHUNK + PAD;
     const int64_t patch = (TILE * winograd_band(call) + 2) * (TILE * winograd_across(call) + 2) * STRIP;
-    s->inputs = memory;
-    s->outputs = memory + df_round_up(POINTS * s->input_plane, 16);
+    s->inputs = (term *)memory;
+    s->outputs = memory + df_round_up(POINTS * s->input_plane / PAIR, 16);
     s->patch = s->outputs + df_round_up(POINTS * s->output_plane, 16);
     return (size_t)(s->patch + patch - memory) * sizeof(float);
 }
@@ -80,7 +80,7 @@ static double winograd_cost(const df_call *call, int64_t block, int64_t columns)
     const double in = (double)call->channels, out = (double)df_min(columns, call->out_channels);
     const int64_t rest = block % ROWS;
     const double rows = (double)(block - rest) + (rest ? (double)(rest + ROWS) / 2 : 0);
-    const double product = POINTS * in * out / LANES;
+    const double product = POINTS * in * out / (LANES * PAIR);
     const double task = product * (rows + 1) + (double)block * (in * 300 + out * 250) / LANES;
     return task * (double)df_blocks(tasks, call->threads > 0 ? call->threads : 1);
 }
@@ -106,7 +106,7 @@ static int64_t winograd_tasks(df_call *call) {
 /* ---------------------------------------------------------------- weights */
 
 static int64_t winograd_packed(const df_call *call) {
-    return POINTS * df_round_up(call->out_channels, COLUMNS) * call->channels;
+    return POINTS * df_round_up(call->out_channels, COLUMNS) * df_blocks(call->channels, PAIR);
 }
 
 /* G g G', in double. */
@@ -129,19 +129,18 @@ static void winograd_weight(const float *g, double u[POINTS]) {
     }
 }
 
-/* (out, c, 3, 3) -> [out / CHUNK][36][of a chunk / COLUMNS][c][COLUMNS], zeros where the last columns are missing: the
- * order in which a task reads them. */
+/* (out, c, 3, 3) -> [out / CHUNK][36] of the packed columns of a chunk: the order in which a task reads them. */
 static void winograd_pack(const df_call *call, const float *weight, float *packed) {
     const int64_t c = call->channels, filled = df_round_up(call->out_channels, COLUMNS);
-    for (int64_t k = 0; k < filled; k++) {
+    memset(packed, 0, (size_t)winograd_packed(call) * sizeof *packed);
+    for (int64_t k = 0; k < call->out_channels; k++) {
         const int64_t first = k / CHUNK * CHUNK, columns = df_min(CHUNK, filled - first);
+        term *chunk = (term *)packed + POINTS * packed_at(c, 0, first);
         for (int64_t i = 0; i < c; i++) {
-            double u[POINTS] = {0};
-            if (k < call->out_channels)
-                winograd_weight(weight + (k * c + i) * 9, u);
+            double u[POINTS];
+            winograd_weight(weight + (k * c + i) * 9, u);
             for (int64_t p = 0; p < POINTS; p++)
-                packed[POINTS * c * first + (p * columns + (k - first) / COLUMNS * COLUMNS) * c + i * COLUMNS +
-                       k % COLUMNS] = (float)u[p];
+                chunk[p * packed_at(c, 0, columns) + packed_at(c, i, k - first)] = to_term((float)u[p]);
         }
     }
 }
@@ -202,7 +201,7 @@ V_INLINE void winograd_in(const vf d[EDGE], vf t[EDGE]) {
 }
 
 /* B' d B of one tile, for one vector of channels: `line` floats from a row of the patch to the next. */
-V_INLINE void winograd_in_tile(const float *patch, int64_t line, float *out, int64_t plane) {
+V_INLINE void winograd_in_tile(const float *patch, int64_t line, term *out, int64_t plane) {
     vf t[EDGE][EDGE];
     V_UNROLL for (int x = 0; x < EDGE; x++) {
         vf d[EDGE], column[EDGE];
@@ -213,7 +212,7 @@ V_INLINE void winograd_in_tile(const float *patch, int64_t line, float *out, int
     V_UNROLL for (int y = 0; y < EDGE; y++) {
         vf row[EDGE];
         winograd_in(t[y], row);
-        V_UNROLL for (int x = 0; x < EDGE; x++) v_store(out + (y * EDGE + x) * plane, row[x]);
+        V_UNROLL for (int x = 0; x < EDGE; x++) v_store_terms(out + (y * EDGE + x) * plane, row[x]);
     }
 }
 
@@ -236,7 +235,7 @@ static void winograd_inputs(const df_call *call, int64_t tile, int64_t tiles, co
                 winograd_read(call, image, row, rows, first, count, s->patch, true, false);
             for (int64_t t = at; t < end; t++) {
                 const int64_t y = t % of_image / across - row, x = t % across;
-                float *out = s->inputs + (t - tile) * pitch + first;
+                term *out = s->inputs + (t - tile) * pitch + first;
                 for (int64_t i = 0; i < count; i += LANES)
                     winograd_in_tile(s->patch + TILE * (y * line + x * STRIP) + i, line, out + i, s->input_plane);
             }
@@ -299,16 +298,17 @@ static void winograd_outputs(const df_call *call, int64_t tile, int64_t tiles, i
 /* ---------------------------------------------------------------- a task */
 
 /* The 36 products of a block for the columns of a chunk, whose weights u lie in the order of their use. */
-static void winograd_products(const df_call *call, int64_t tiles, int64_t columns, const float *u,
+static void winograd_products(const df_call *call, int64_t tiles, int64_t columns, const term *u,
                               const winograd_scratch *s) {
     const int64_t depth = call->channels, pitch = winograd_pitch(call);
     for (int64_t p = 0; p < POINTS; p++)
         for (int64_t j = 0; j < columns; j += COLUMNS)
             for (int64_t l = 0; l < depth; l += DEPTH) {
                 const int64_t piece = df_min(DEPTH, depth - l);
+                const term *next = u + packed_at(piece, 0, COLUMNS);
                 gemm(tiles, piece, s->inputs + p * s->input_plane + l, pitch, u, s->outputs + p * s->output_plane + j,
-                     CHUNK, l == 0, u + piece * COLUMNS);
-                u += piece * COLUMNS;
+                     CHUNK, l == 0, next);
+                u = next;
             }
 }
 
@@ -322,7 +322,8 @@ static void winograd_run(const df_call *call, int64_t task, void *scratch) {
     winograd_inputs(call, tile, tiles, &s);
     for (int64_t out = first; out < end; out += CHUNK) {
         const int64_t outs = df_min(CHUNK, end - out);
-        winograd_products(call, tiles, df_round_up(outs, COLUMNS), call->weight + POINTS * call->channels * out, &s);
+        winograd_products(call, tiles, df_round_up(outs, COLUMNS),
+                          (const term *)call->weight + POINTS * packed_at(call->channels, 0, out), &s);
         winograd_outputs(call, tile, tiles, out, outs, &s);
     }
 }

@@ -72,6 +72,29 @@ int object_argument(PyObject *value, const char *name, PyTypeObject *type) {
     return -1;
 }
 
+static const char *const precision_names[DF_PRECISION_COUNT] = {[DF_FP32] = "fp32", [DF_BF16] = "bf16"};
+
+const char *precision_name(df_precision precision) {
+    return precision_names[precision];
+}
+
+int precision_argument(PyObject *value, df_precision *precision) {
+    if (value && !PyUnicode_Check(value)) {
+        PyErr_Format(PyExc_TypeError, "precision: expected 'fp32' or 'bf16', got %s", Py_TYPE(value)->tp_name);
+        return -1;
+    }
+    for (*precision = DF_FP32; value && *precision < DF_PRECISION_COUNT; ++*precision) {
+        if (PyUnicode_CompareWithASCIIString(value, precision_names[*precision]) == 0) {
+            return 0;
+        }
+    }
+    if (!value) {
+        return 0;
+    }
+    PyErr_Format(PyExc_ValueError, "precision: expected 'fp32' or 'bf16', got %.60R", value);
+    return -1;
+}
+
 int mode_argument(PyObject *value, df_mode *mode) {
     *mode = DF_PAPER;
     if (value && !PyUnicode_Check(value)) {

@@ -29,6 +29,7 @@ typedef struct {
 
 typedef struct {
     PyObject_HEAD df_model *model;
+    PyObject *weak_references;
 } ModelObject;
 
 typedef struct {
@@ -60,8 +61,10 @@ PyObject *raise_core_error(df_code code, const df_error *error);
 int int_argument(PyObject *value, const char *name, int64_t low, int64_t high, int64_t *out);
 int int32_argument(PyObject *value, const char *name, int32_t low, int32_t high, int32_t *out);
 int object_argument(PyObject *value, const char *name, PyTypeObject *type);
-int mode_argument(PyObject *value, df_mode *mode);             /* NULL: paper */
-int interval_argument(PyObject *value, df_interval *interval); /* NULL, None: -inf..inf */
+int mode_argument(PyObject *value, df_mode *mode); /* NULL: paper */
+const char *precision_name(df_precision precision);
+int precision_argument(PyObject *value, df_precision *precision); /* NULL: fp32 */
+int interval_argument(PyObject *value, df_interval *interval);    /* NULL, None: -inf..inf */
 /* A contiguous buffer of `size` bytes (-1: any); release it with PyBuffer_Release. */
 int buffer_argument(PyObject *value, const char *name, Py_ssize_t size, Py_buffer *view);
 

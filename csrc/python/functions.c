@@ -4,13 +4,23 @@ enum { KEY_BYTES = 16, MOST_PAIRS = 231 }; /* pairs: room for what any interval 
 
 /* ---------------------------------------------------------------- the machine */
 
-PyDoc_STRVAR(isas_doc, "isas()\n--\n\n"
-                       "Instruction sets that this build knows -> whether this machine can run them, slowest first.");
+PyDoc_STRVAR(isas_doc,
+             "isas(precision='fp32')\n--\n\n"
+             "Instruction sets that this build knows -> whether this machine can run them in this precision, slowest\n"
+             "first. 'portable' runs 'bf16' without instructions for it, so slowly.");
 
-static PyObject *core_isas(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored)) {
+static PyObject *core_isas(PyObject *Py_UNUSED(module), PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"precision", NULL};
+    PyObject *precision_value = NULL;
+    df_precision precision;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:isas", names, &precision_value) ||
+        precision_argument(precision_value, &precision) < 0) {
+        return NULL;
+    }
     PyObject *sets = PyDict_New();
     for (int32_t i = 0; sets && i < df_isa_count(); i++) {
-        if (PyDict_SetItemString(sets, df_isa_name(i), df_isa_supported(i) ? Py_True : Py_False) < 0) {
+        PyObject *runs = df_isa_supported(i, precision) ? Py_True : Py_False;
+        if (PyDict_SetItemString(sets, df_isa_name(i), runs) < 0) {
             Py_CLEAR(sets);
         }
     }
@@ -18,14 +28,21 @@ static PyObject *core_isas(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(igno
 }
 
 PyDoc_STRVAR(default_isa_doc,
-             "default_isa()\n--\n\n"
+             "default_isa(precision='fp32')\n--\n\n"
              "$DIFFENCE_ISA where it is set, else the fastest that this machine can run. ValueError for a\n"
-             "name that is unknown, RuntimeError for one that the machine cannot run.");
+             "name that is unknown, RuntimeError for one that the machine cannot run, or not in this precision.");
 
-static PyObject *core_default_isa(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored)) {
+static PyObject *core_default_isa(PyObject *Py_UNUSED(module), PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"precision", NULL};
+    PyObject *precision_value = NULL;
+    df_precision precision;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:default_isa", names, &precision_value) ||
+        precision_argument(precision_value, &precision) < 0) {
+        return NULL;
+    }
     int32_t chosen;
     df_error error;
-    df_code code = df_isa_resolve(NULL, &chosen, &error);
+    df_code code = df_isa_resolve(NULL, precision, &chosen, &error);
     return code == DF_OK ? PyUnicode_FromString(df_isa_name(chosen)) : raise_core_error(code, &error);
 }
 
@@ -389,8 +406,8 @@ static PyObject *core_search_interval(PyObject *Py_UNUSED(module), PyObject *arg
 }
 
 PyMethodDef functions[] = {
-    {"isas", core_isas, METH_NOARGS, isas_doc},
-    {"default_isa", core_default_isa, METH_NOARGS, default_isa_doc},
+    KEYWORD_METHOD("isas", core_isas, isas_doc),
+    KEYWORD_METHOD("default_isa", core_default_isa, default_isa_doc),
     {"default_threads", core_default_threads, METH_NOARGS, default_threads_doc},
     KEYWORD_METHOD("schedule_linear", core_schedule_linear, schedule_linear_doc),
     KEYWORD_METHOD("philox", core_philox, philox_doc),

@@ -38,59 +38,72 @@ static void fixture_destroy(fixture *f) {
     free(f);
 }
 
-static df_model *model_of(fixture *f, const char *isa) {
+static df_model *model_of(fixture *f, df_options options) {
     df_model *model = NULL;
-    CHECK(!df_model_create(&f->net->program, isa, &model, &f->error), "%s", f->error.message);
+    CHECK(!df_model_create(&f->net->program, &options, &model, &f->error), "%s", f->error.message);
     return model;
 }
 
-static df_engine *engine_of(fixture *f, const char *isa, int32_t batch, int32_t threads) {
-    df_model *model = model_of(f, isa);
+static df_engine *engine_of(fixture *f, df_options options, int32_t batch, int32_t threads) {
+    df_model *model = model_of(f, options);
     df_engine *engine = NULL;
     CHECK(!df_engine_create(model, batch, threads, &engine, &f->error), "%s", f->error.message);
     df_model_release(model); /* the engine keeps its own */
     return engine;
 }
 
+/* Near the plain result, and the same bits for any batch, threads and order. */
+static void check_options(fixture *f, df_options options, const double *expected, double bound) {
+    static float got[IMAGES * VALUES], again[IMAGES * VALUES];
+    char name[80];
+    snprintf(name, sizeof name, "%s%s%s", options.isa, options.precision == DF_BF16 ? ", bf16" : "",
+             options.direct ? ", direct" : "");
+    df_engine *engine = engine_of(f, options, 3, 1);
+    const df_model *model = df_engine_model(engine);
+    CHECK(!strcmp(df_model_isa(model), options.isa) && df_model_precision(model) == options.precision, "%s", name);
+    memset(got, 0xff, sizeof got);
+    CHECK(!df_engine_predict(engine, IMAGES, f->x, f->t, got, NULL, &f->error), "%s", f->error.message);
+    const double error = relative_error(got, expected, IMAGES * VALUES);
+    CHECK(error < bound, "%s: error %g, allowed %g", name, error, bound);
+    df_engine_destroy(engine);
+    for (int32_t batch = 1; batch <= IMAGES; batch = batch * 2 + 1)
+        for (int32_t threads = 1; threads <= 3; threads++) {
+            engine = engine_of(f, options, batch, threads);
+            memset(again, 0xff, sizeof again);
+            CHECK(!df_engine_predict(engine, IMAGES, f->x, f->t, again, NULL, &f->error), "%s", f->error.message);
+            CHECK(!memcmp(got, again, sizeof got), "%s: batch %d, %d threads: other bits", name, batch, threads);
+            df_engine_destroy(engine);
+        }
+    /* In another order, and in place. */
+    engine = engine_of(f, options, IMAGES, 2);
+    int32_t t[IMAGES];
+    for (int i = 0; i < IMAGES; i++) {
+        memcpy(again + (IMAGES - 1 - i) * VALUES, f->x + i * VALUES, VALUES * sizeof *again);
+        t[IMAGES - 1 - i] = f->t[i];
+    }
+    CHECK(!df_engine_predict(engine, IMAGES, again, t, again, NULL, &f->error), "%s", f->error.message);
+    for (int i = 0; i < IMAGES; i++)
+        CHECK(!memcmp(got + i * VALUES, again + (IMAGES - 1 - i) * VALUES, VALUES * sizeof *got), "%s: order", name);
+    df_engine_destroy(engine);
+}
+
 static void test_against_plain(fixture *f) {
     static double expected[IMAGES * VALUES];
-    static float got[IMAGES * VALUES], again[IMAGES * VALUES];
     for (int i = 0; i < IMAGES; i++)
         plain_run(&f->net->program, f->x + i * VALUES, f->t[i], expected + i * VALUES);
-    for (int32_t isa = 0; isa < df_isa_count(); isa++) {
-        const char *name = df_isa_name(isa);
-        if (!df_isa_supported(isa)) {
-            SKIP("%s: this processor or build cannot run it", name);
-            continue;
-        }
-        df_engine *engine = engine_of(f, name, 3, 1);
-        CHECK(!strcmp(df_model_isa(df_engine_model(engine)), name), "%s", name);
-        memset(got, 0xff, sizeof got);
-        CHECK(!df_engine_predict(engine, IMAGES, f->x, f->t, got, NULL, &f->error), "%s", f->error.message);
-        const double error = relative_error(got, expected, IMAGES * VALUES);
-        CHECK(error < (isa ? 1.2e-6 : 3e-7), "%s: error %g", name, error); /* Winograd, direct */
-        df_engine_destroy(engine);
-        for (int32_t batch = 1; batch <= IMAGES; batch = batch * 2 + 1)
-            for (int32_t threads = 1; threads <= 3; threads++) {
-                engine = engine_of(f, name, batch, threads);
-                memset(again, 0xff, sizeof again);
-                CHECK(!df_engine_predict(engine, IMAGES, f->x, f->t, again, NULL, &f->error), "%s", f->error.message);
-                CHECK(!memcmp(got, again, sizeof got), "%s: batch %d, %d threads: other bits", name, batch, threads);
-                df_engine_destroy(engine);
+    for (int32_t isa = 0; isa < df_isa_count(); isa++)
+        for (df_precision precision = DF_FP32; precision < DF_PRECISION_COUNT; precision++)
+            for (int direct = 0; direct <= 1; direct++) {
+                const df_options options = {df_isa_name(isa), precision, direct};
+                if (!df_isa_supported(isa, precision)) {
+                    if (!direct)
+                        SKIP("%s: this processor or build cannot run it in %s", options.isa,
+                             precision == DF_BF16 ? "bf16" : "fp32");
+                    continue;
+                }
+                const double fp32 = isa == 0 || direct ? 6e-7 : 1.2e-6;
+                check_options(f, options, expected, precision == DF_BF16 ? 3e-2 : fp32);
             }
-        /* In another order, and in place. */
-        engine = engine_of(f, name, IMAGES, 2);
-        int32_t t[IMAGES];
-        for (int i = 0; i < IMAGES; i++) {
-            memcpy(again + (IMAGES - 1 - i) * VALUES, f->x + i * VALUES, VALUES * sizeof *again);
-            t[IMAGES - 1 - i] = f->t[i];
-        }
-        CHECK(!df_engine_predict(engine, IMAGES, again, t, again, NULL, &f->error), "%s", f->error.message);
-        for (int i = 0; i < IMAGES; i++)
-            CHECK(!memcmp(got + i * VALUES, again + (IMAGES - 1 - i) * VALUES, VALUES * sizeof *got), "%s: order",
-                  name);
-        df_engine_destroy(engine);
-    }
 }
 
 static int count_steps(const df_model *model, df_step_kind kind) {
@@ -101,7 +114,7 @@ static int count_steps(const df_model *model, df_step_kind kind) {
 }
 
 static void test_plan(fixture *f) {
-    df_model *model = model_of(f, "portable");
+    df_model *model = model_of(f, (df_options){.isa = "portable"});
     CHECK(count_steps(model, DF_STEP_ADD) == 0, "every addition is part of a convolution");
     CHECK(count_steps(model, DF_STEP_SILU) == 2, "of the time embedding, and once for all blocks");
     CHECK(count_steps(model, DF_STEP_NORM) == 1 && count_steps(model, DF_STEP_STATISTICS) == 7,
@@ -139,7 +152,7 @@ static void test_additions(void) {
         add_plain(net, DF_OP_ADD, add_plain(net, DF_OP_ADD, unnormed, silu), add_silu(net, shifted));
         df_model *model = NULL;
         df_engine *engine = NULL;
-        CHECK(!df_model_create(&net->program, "reference", &model, &error), "%s", error.message);
+        CHECK(!df_model_create(&net->program, &(df_options){.isa = "reference"}, &model, &error), "%s", error.message);
         CHECK(count_steps(model, DF_STEP_ADD) == 4, "%d additions left", count_steps(model, DF_STEP_ADD));
         CHECK(!df_engine_create(model, 1, 1, &engine, &error), "%s", error.message);
         float x[60], got[60];
@@ -168,7 +181,7 @@ static void test_model_keeps_nothing(void) {
     plain_run(&net->program, x, 0, expected);
     df_model *model = NULL;
     df_engine *engine = NULL;
-    CHECK(!df_model_create(&net->program, NULL, &model, &error), "%s", error.message);
+    CHECK(!df_model_create(&net->program, &(df_options){0}, &model, &error), "%s", error.message);
     memset(net->data[0], 0xff, 36 * sizeof(float));
     network_destroy(net);
     CHECK(df_model_time_steps(model) == 0, "no time");
@@ -182,7 +195,7 @@ static void test_model_keeps_nothing(void) {
 }
 
 static void test_bad_calls(fixture *f) {
-    df_model *model = model_of(f, "portable");
+    df_model *model = model_of(f, (df_options){.isa = "portable"});
     df_engine *engine = NULL;
     df_memory memory;
     for (int32_t bad = -1; bad <= 0; bad++) {
@@ -220,7 +233,7 @@ static void test_bad_calls(fixture *f) {
 }
 
 static void test_memory(fixture *f) {
-    df_model *model = model_of(f, NULL);
+    df_model *model = model_of(f, (df_options){0});
     df_memory one, many;
     CHECK(!df_engine_memory(model, 1, 1, &one, &f->error) && !df_engine_memory(model, 10, 3, &many, &f->error),
           "memory");
@@ -228,11 +241,20 @@ static void test_memory(fixture *f) {
     CHECK(many.arena == 10 * one.arena && many.scratch == 3 * one.scratch && one.arena > 0, "what grows with what");
     df_model_release(model);
 
+    df_memory before, direct;
+    CHECK(!df_memory_needed(&f->net->program, &(df_options){0}, 10, 3, &before, &f->error), "%s", f->error.message);
+    CHECK(!memcmp(&before, &many, sizeof many), "stated before it is taken");
+    CHECK(!df_memory_needed(&f->net->program, &(df_options){.direct = true}, 10, 3, &direct, &f->error), "direct");
+    CHECK(direct.weights < many.weights, "Winograd's weights are larger");
+    CHECK(df_memory_needed(&f->net->program, &(df_options){0}, 0, 3, &before, &f->error) == DF_INVALID, "no batch");
+    CHECK(df_memory_needed(NULL, &(df_options){0}, 1, 1, &before, &f->error) == DF_INVALID, "no program");
+
     /* 2^61 bytes an engine: more than there are, and 2^66: more than a size_t counts. */
     network *net = network_create(1, 1 << 14, 1 << 14);
     add_silu(net, 0);
     df_engine *engine = NULL;
-    CHECK(!df_model_create(&net->program, "reference", &model, &f->error), "%s", f->error.message);
+    CHECK(!df_model_create(&net->program, &(df_options){.isa = "reference"}, &model, &f->error), "%s",
+          f->error.message);
     CHECK(df_engine_create(model, 1 << 30, 1, &engine, &f->error) == DF_OUT_OF_MEMORY && !engine, "%s",
           f->error.message);
     df_model_release(model);
@@ -246,7 +268,8 @@ static void test_memory(fixture *f) {
     sum = value;
     for (int32_t i = value - 1; i > 1; i--)
         sum = add_plain(net, DF_OP_ADD, sum, i);
-    CHECK(!df_model_create(&net->program, "reference", &model, &f->error), "%s", f->error.message);
+    CHECK(!df_model_create(&net->program, &(df_options){.isa = "reference"}, &model, &f->error), "%s",
+          f->error.message);
     CHECK(df_engine_create(model, INT32_MAX, 1, &engine, &f->error) == DF_INVALID && !engine, "%s", f->error.message);
     CHECK(strstr(f->error.message, "batch 2147483647"), "%s", f->error.message);
     df_model_release(model);
@@ -269,7 +292,7 @@ static int poll_count(void *context) {
 
 static void test_interrupt(fixture *f) {
     static float eps[IMAGES * VALUES];
-    df_engine *engine = engine_of(f, "portable", 2, 2);
+    df_engine *engine = engine_of(f, (df_options){.isa = "portable"}, 2, 2);
     poller p = {.thread = pthread_self(), .same_thread = true};
     df_interrupt interrupt = {poll_count, &p};
     CHECK(!df_engine_predict(engine, IMAGES, f->x, f->t, eps, &interrupt, &f->error), "%s", f->error.message);
@@ -290,7 +313,7 @@ static void test_interrupt_within(void) {
         value = add_conv(net, value, 16, 16, 3, 1);
     df_model *model = NULL;
     df_engine *engine = NULL;
-    CHECK(!df_model_create(&net->program, "reference", &model, &error), "%s", error.message);
+    CHECK(!df_model_create(&net->program, &(df_options){.isa = "reference"}, &model, &error), "%s", error.message);
     CHECK(!df_engine_create(model, 1, 1, &engine, &error), "%s", error.message);
     float *x = calloc(2 * 16 * 48 * 48, sizeof *x);
     poller p = {.thread = pthread_self(), .same_thread = true, .stop_at = 1};
@@ -324,7 +347,7 @@ static void *predict_often(void *context) {
 static void test_threads_and_fork(fixture *f) {
     enum { CALLERS = 3 };
     static float expected[IMAGES * VALUES];
-    df_model *model = model_of(f, NULL);
+    df_model *model = model_of(f, (df_options){0});
     caller callers[CALLERS];
     pthread_t threads[CALLERS];
     for (int i = 0; i < CALLERS; i++) {

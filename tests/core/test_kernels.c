@@ -35,12 +35,15 @@ static float *guarded_random(int64_t count, float scale) {
 }
 
 #if DF_X86
-extern const df_kernels kernels_wide; /* isa_wide.c */
+extern const df_kernels kernels_wide, kernels_wide_bf16; /* isa_wide.c, isa_wide_bf16.c */
+static const df_kernels *const wide[] = {&kernels_wide, &kernels_wide_bf16};
 enum { WIDE = 1 };
 #else
-static const df_kernels kernels_wide;
+static const df_kernels *const wide[] = {NULL, NULL};
 enum { WIDE = 0 };
 #endif
+
+static df_precision precision; /* of the sets under test */
 
 /* The instruction sets, and after them the one that only tests know. */
 static int32_t set_count(void) {
@@ -51,8 +54,20 @@ static int32_t set_count(void) {
 static const df_kernels *set_at(int32_t index) {
     int32_t avx2 = -1;
     if (index == df_isa_count())
-        return df_isa_resolve("avx2", &avx2, NULL) == DF_OK ? &kernels_wide : NULL;
-    return df_isa_supported(index) ? df_isa_kernels(index) : NULL;
+        return df_isa_resolve("avx2", DF_FP32, &avx2, NULL) == DF_OK ? wide[precision] : NULL;
+    return df_isa_supported(index, precision) ? df_isa_kernels(index, precision) : NULL;
+}
+
+/* Random values whose products are the same in both precisions. */
+static float *guarded_terms(int64_t count, float scale) {
+    float *values = guarded_random(count, scale);
+    for (int64_t i = 0; i < count && precision == DF_BF16; i++) {
+        uint32_t bits;
+        memcpy(&bits, &values[i], sizeof bits);
+        bits &= 0xffff0000U;
+        memcpy(&values[i], &bits, sizeof bits);
+    }
+    return values;
 }
 
 static int64_t output_values(const df_call *call) {
@@ -156,8 +171,8 @@ typedef struct conv_variant {
 } conv_variant;
 
 /* Pieces of 256 terms: a rounding is at most 6e-8, and random ones do not all point one way. Winograd's transformations
- * add and subtract what a direct sum never holds. */
-static const double conv_bound = 5e-7, winograd_bound = 4e-6;
+ * add and subtract what a direct sum never holds, and bf16 rounds what they make; so it does an attention's weights. */
+static const double conv_bound = 5e-7, winograd_bound[] = {4e-6, 2.5e-2}, attention_bound[] = {2e-6, 4e-3};
 
 static void check_conv(df_step_kind kind, df_call call, conv_variant variant) {
     const int32_t up = variant.upsample ? 2 : 1;
@@ -168,8 +183,8 @@ static void check_conv(df_step_kind kind, df_call call, conv_variant variant) {
     const int64_t weights = (int64_t)call.out_channels * call.channels * call.size * call.size;
     const int64_t filled = df_round_up(call.out_channels, 64), shifts = call.images * call.out_channels;
     const int64_t norms = 3 * call.images * call.channels;
-    float *x[2] = {guarded_random(pixels * call.split, 1), guarded_random(pixels * variant.split, 1)};
-    float *w = guarded_random(weights, 1), *b = guarded_random(filled, 1), *norm = guarded_random(norms, 1);
+    float *x[2] = {guarded_terms(pixels * call.split, 1), guarded_terms(pixels * variant.split, 1)};
+    float *w = guarded_terms(weights, 1), *b = guarded_random(filled, 1), *norm = guarded_random(norms, 1);
     float *s = guarded_random(shifts, 1), *r = guarded_random(outputs, 1), *magnitude = guarded(outputs);
     for (int64_t i = call.out_channels; i < filled; i++)
         b[i] = 0;
@@ -205,7 +220,7 @@ static void check_conv(df_step_kind kind, df_call call, conv_variant variant) {
              kind == DF_STEP_WINOGRAD ? "winograd" : "conv", call.size, call.stride, (int)call.images, call.channels,
              call.height, call.width, call.out_channels, variant.norm ? "norm, " : "", variant.silu ? "silu, " : "",
              variant.upsample ? "upsample, " : "", variant.split);
-    compare(kind, &call, w, magnitude, kind == DF_STEP_WINOGRAD ? winograd_bound : conv_bound, what);
+    compare(kind, &call, w, magnitude, kind == DF_STEP_WINOGRAD ? winograd_bound[precision] : conv_bound, what);
     float *all[] = {x[0], x[1], w, b, norm, s, r, magnitude, ax[0], ax[1], aw, ab, as, ar, an};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         release(all[i]);
@@ -370,23 +385,23 @@ static void test_attention(void) {
             float *qkv[3], *residual = guarded_random(output_values(&call), 1);
             for (int j = 0; j < 3; j++) {
                 call.pitch[j] = call.channels + (variant & 2 ? j + 1 : 0);
-                qkv[j] = guarded_random(call.images * call.height * call.width * call.pitch[j], j == 0 ? 4 : 1);
+                qkv[j] = guarded_terms(call.images * call.height * call.width * call.pitch[j], j == 0 ? 4 : 1);
                 call.input[j] = qkv[j];
             }
             call.residual = variant & 2 ? residual : NULL;
             char what[100];
             snprintf(what, sizeof what, "attention (%d, %d, %d), variant %d", call.channels, call.height, call.width,
                      variant);
-            compare(DF_STEP_ATTENTION, &call, NULL, NULL, 2e-6, what);
+            compare(DF_STEP_ATTENTION, &call, NULL, NULL, attention_bound[precision], what);
             for (int j = 0; j < 3; j++)
                 release(qkv[j]);
             release(residual);
         }
     /* Scores of +-1e4 would overflow without the largest taken out. */
     df_call call = call_of(1, 4, 5, 5);
-    float *q = guarded_random(100, 100), *v = guarded_random(100, 1);
+    float *q = guarded_terms(100, 100), *v = guarded_terms(100, 1);
     call.input[0] = call.input[1] = q, call.input[2] = v;
-    compare(DF_STEP_ATTENTION, &call, NULL, NULL, 1e-3, "attention with large scores");
+    compare(DF_STEP_ATTENTION, &call, NULL, NULL, precision == DF_BF16 ? 5e-3 : 1e-3, "attention with large scores");
     release(q);
     release(v);
 }
@@ -532,13 +547,18 @@ static void test_portable_is_fixed(void) {
 
 int main(void) {
     for (int32_t isa = 0; isa < df_isa_count(); isa++)
-        if (!df_isa_supported(isa))
+        if (!df_isa_supported(isa, DF_FP32))
             SKIP("%s: this processor or build cannot run it", df_isa_name(isa));
+    if (!df_isa_supported(df_isa_count() - 1, DF_BF16))
+        SKIP("%s: this processor or build has no bf16", df_isa_name(df_isa_count() - 1));
     test_moves();
-    test_conv();
-    test_winograd();
+    for (precision = DF_FP32; precision < DF_PRECISION_COUNT; precision++) {
+        test_conv();
+        test_winograd();
+        test_attention();
+    }
+    precision = DF_FP32;
     test_norm();
-    test_attention();
     test_add();
     test_silu();
     test_portable_is_fixed();

@@ -5,7 +5,7 @@
 
 static bool refused(network *net, const char *words) {
     df_model *model = NULL;
-    const df_code code = df_model_create(&net->program, "reference", &model, &net->error);
+    const df_code code = df_model_create(&net->program, &(df_options){.isa = "reference"}, &model, &net->error);
     const bool right =
         code == DF_INVALID && !model && net->error.code == DF_INVALID && strstr(net->error.message, words);
     if (!right)
@@ -108,7 +108,7 @@ static void test_refusals(void) {
             network_op(net, (df_op){DF_OP_TIME_EMBEDDING, {1, -1, -1}, {net->program.weight_count - 1, -1}, 0, 0}));
     df_error error;
     df_model *model;
-    CHECK(df_model_create(NULL, NULL, &model, &error) == DF_INVALID, "no program");
+    CHECK(df_model_create(NULL, &(df_options){0}, &model, &error) == DF_INVALID, "no program");
 }
 
 static void test_size_overflow(void) {
@@ -132,24 +132,26 @@ static void test_isa_names(void) {
     df_error error;
     int32_t index = -1;
     CHECK(df_isa_count() == 4 && !df_isa_name(-1) && !df_isa_name(4), "names");
-    CHECK(df_isa_supported(0) && df_isa_supported(1) && !df_isa_supported(-1) && !df_isa_supported(4), "supported");
+    CHECK(df_isa_supported(0, DF_FP32) && df_isa_supported(1, DF_FP32), "supported");
+    CHECK(!df_isa_supported(-1, DF_FP32) && !df_isa_supported(4, DF_FP32), "supported");
     for (int32_t i = 0; i < df_isa_count(); i++) {
-        const df_code code = df_isa_resolve(df_isa_name(i), &index, &error);
-        CHECK(code == (df_isa_supported(i) ? DF_OK : DF_UNSUPPORTED), "%s", df_isa_name(i));
+        const df_code code = df_isa_resolve(df_isa_name(i), DF_FP32, &index, &error);
+        CHECK(code == (df_isa_supported(i, DF_FP32) ? DF_OK : DF_UNSUPPORTED), "%s", df_isa_name(i));
         CHECK(code || index == i, "%s", df_isa_name(i));
     }
-    CHECK(df_isa_resolve("sse9", &index, &error) == DF_INVALID && strstr(error.message, "sse9"), "unknown");
+    CHECK(df_isa_resolve("sse9", DF_FP32, &index, &error) == DF_INVALID && strstr(error.message, "sse9"), "unknown");
     unsetenv("DIFFENCE_ISA");
-    CHECK(!df_isa_resolve(NULL, &index, &error) && index >= 1, "default");
+    CHECK(!df_isa_resolve(NULL, DF_FP32, &index, &error) && index >= 1, "default");
     for (int32_t i = index + 1; i < df_isa_count(); i++)
-        CHECK(!df_isa_supported(i), "the fastest is the default");
+        CHECK(!df_isa_supported(i, DF_FP32), "the fastest is the default");
     setenv("DIFFENCE_ISA", "reference", 1);
-    CHECK(!df_isa_resolve(NULL, &index, &error) && index == 0, "from the environment");
-    CHECK(!df_isa_resolve("portable", &index, &error) && index == 1, "an argument goes first");
+    CHECK(!df_isa_resolve(NULL, DF_FP32, &index, &error) && index == 0, "from the environment");
+    CHECK(!df_isa_resolve("portable", DF_FP32, &index, &error) && index == 1, "an argument goes first");
     setenv("DIFFENCE_ISA", "avx", 1);
-    CHECK(df_isa_resolve(NULL, &index, &error) == DF_INVALID && strstr(error.message, "DIFFENCE_ISA"), "malformed");
+    CHECK(df_isa_resolve(NULL, DF_FP32, &index, &error) == DF_INVALID && strstr(error.message, "DIFFENCE_ISA"),
+          "malformed");
     setenv("DIFFENCE_ISA", "", 1);
-    CHECK(df_isa_resolve(NULL, &index, &error) == DF_INVALID, "empty");
+    CHECK(df_isa_resolve(NULL, DF_FP32, &index, &error) == DF_INVALID, "empty");
     unsetenv("DIFFENCE_ISA");
 }
 
@@ -228,7 +230,7 @@ static void run_mutant(const network *net) {
     double *expected = malloc((size_t)values * sizeof *expected);
     fill_random(x, IMAGES * values, 1);
     const char *const isa = random_bits() & 1 ? "portable" : "reference";
-    CHECK(!df_model_create(program, isa, &model, &error), "%s", error.message);
+    CHECK(!df_model_create(program, &(df_options){.isa = isa}, &model, &error), "%s", error.message);
     if (model && !df_engine_create(model, IMAGES, 1, &engine, &error)) {
         const int32_t t[IMAGES] = {0, df_model_time_steps(model) > 7 ? 7 : 0};
         CHECK(!df_engine_predict(engine, IMAGES, x, t, eps, NULL, &error), "%s", error.message);

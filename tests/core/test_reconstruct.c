@@ -34,7 +34,7 @@ static df_engine *make_engine(int32_t batch, int32_t threads, float scale) {
     const df_program program = {CHANNELS, HEIGHT, WIDTH, 3, ops, 2, weights};
     df_model *model = NULL;
     df_engine *engine = NULL;
-    CHECK(df_model_create(&program, NULL, &model, &error) == DF_OK, "%s", error.message);
+    CHECK(df_model_create(&program, &(df_options){0}, &model, &error) == DF_OK, "%s", error.message);
     CHECK(df_engine_create(model, batch, threads, &engine, &error) == DF_OK, "%s", error.message);
     df_model_release(model); /* the engine keeps its own */
     return engine;

@@ -1,0 +1,28 @@
+/* bfloat16 products by AVX-512 BF16. The target is set here for the reasons of isa_avx512.c. */
+#include "kernels/kernels.h"
+
+#if DF_X86
+#include <immintrin.h>
+#include <math.h>
+#include <string.h>
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma"))),        \
+                             apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")
+#endif
+
+#define V_SET  V_AVX512
+#define V_BF16 1
+#include "kernels/table.h"
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+const df_kernels df_kernels_avx512_bf16 = DF_TABLE("avx512");
+#endif
