@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffence import _core
+from diffence import Engine, _core
 from diffence.unets.checkpoint import load
 from diffence.unets.ddpm import DDPMConfig, DDPMUNet, program, state_shapes
 
@@ -159,6 +159,19 @@ def test_core_is_as_near_to_float64_as_torch(name: str, isa: str) -> None:
     ours, theirs = np.abs(eps - torch64), np.abs(torch32 - torch64)
     assert np.mean(ours**2) <= 2**2 * np.mean(theirs**2)
     assert ours.max() <= 2 * theirs.max()
+
+
+@pytest.mark.parametrize("bf16_isa", [isa for isa, runs in _core.isas("bf16").items() if runs])
+@pytest.mark.parametrize("name", ["CIFAR-10", *ODD])
+def test_bf16_is_nearly_as_near_to_float64_as_torch_bf16(name: str, bf16_isa: str) -> None:
+    """Winograd's transforms round more than a direct convolution; all in all at most 1.5 times torch's error."""
+    x, t, _, torch64 = reference(name)
+    model = randomise(DDPMUNet({"CIFAR-10": CIFAR10, **ODD}[name]))
+    engine = Engine(model, isa=bf16_isa, precision="bf16", batch=2, threads=2)
+    ours = np.linalg.norm(engine.predict_noise(x, t) - torch64)
+    with torch.no_grad():
+        rough = model.bfloat16()(torch.from_numpy(x).bfloat16(), torch.from_numpy(t).long()).double().numpy()
+    assert ours <= 1.5 * np.linalg.norm(rough - torch64)
 
 
 _references: dict[str, tuple[Any, ...]] = {}

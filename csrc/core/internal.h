@@ -59,8 +59,8 @@ typedef struct df_plan {
     int64_t arena;    /* floats of one image */
 } df_plan;
 
-/* direct: see df_options. */
-df_code df_plan_create(const df_program *program, const df_shape *shapes, bool direct, df_plan *plan, df_error *error);
+df_code df_plan_create(const df_program *program, const df_shape *shapes, const df_options *options, df_plan *plan,
+                       df_error *error);
 void df_plan_clear(df_plan *plan);
 
 /* ---------------------------------------------------------------- merge.c */

@@ -99,7 +99,7 @@ static df_code plan_model(df_model *model, const df_program *program, const df_o
         return df_fail(error, DF_OUT_OF_MEMORY, "no memory for a program of %d operations", program->op_count);
     code = df_program_check(program, shapes, &model->time_steps, error);
     if (!code)
-        code = df_plan_create(program, shapes, options->direct, &model->plan, error);
+        code = df_plan_create(program, shapes, options, &model->plan, error);
     model->shape = shapes[0];
     free(shapes);
     if (code)

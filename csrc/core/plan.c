@@ -13,7 +13,7 @@ typedef struct planner {
     int32_t *alias;    /* value -> the value that stands for it */
     int32_t *uses;     /* of a value that stands for itself */
     int32_t *producer; /* value -> step, -1 where no step makes it */
-    bool direct;
+    const df_options *options;
 } planner;
 
 /* One SiLU of a value is enough: networks write it down once per block for the time embedding. */
@@ -82,10 +82,13 @@ static df_plan_step *sole_conv(const planner *p, int32_t value) {
 
 /* Whether Winograd's algorithm saves enough multiplications to pay for its transformations: 36 for a tile of 4 x 4
  * outputs, which may overhang, against 9 for each output. A few input channels do not pay for them either. */
-static bool winograd_pays(const df_call *call) {
+static bool winograd_pays(const df_call *call, const df_options *options) {
+    /* In bf16 the last convolution, which makes few channels, would add as much error as all the others. */
+    const bool too_rough = options->precision == DF_BF16 && call->out_channels <= 8;
     const int64_t tiles = df_blocks(call->out_height, 4) * df_blocks(call->out_width, 4);
     const int64_t pixels = (int64_t)call->out_height * call->out_width;
-    return call->size == 3 && call->stride == 1 && call->channels >= 8 && 36 * tiles * 4 <= 9 * pixels * 3;
+    return !options->direct && !too_rough && call->size == 3 && call->stride == 1 && call->channels >= 8 &&
+           36 * tiles * 4 <= 9 * pixels * 3;
 }
 
 /* An addition becomes part of a convolution that makes one of its sides. The convolution moves down to the addition's
@@ -156,7 +159,7 @@ static void add_op(planner *p, int32_t index) {
     if (op->kind == DF_OP_CONV) {
         step->call.size = (int32_t)p->program->weights[op->weights[0]].shape[2];
         step->call.stride = op->attr;
-        if (!p->direct && winograd_pays(&step->call))
+        if (winograd_pays(&step->call, p->options))
             step->kind = DF_STEP_WINOGRAD;
     } else if (op->attr) {
         step->call.parts = op->attr;
@@ -367,7 +370,8 @@ static void place_values(df_plan *plan, const int32_t *last, int32_t *live) {
     }
 }
 
-df_code df_plan_create(const df_program *program, const df_shape *shapes, bool direct, df_plan *plan, df_error *error) {
+df_code df_plan_create(const df_program *program, const df_shape *shapes, const df_options *options, df_plan *plan,
+                       df_error *error) {
     const int32_t values = program->op_count + FIRST;
     *plan = (df_plan){.value_count = values};
     /* At most one step for every operation, and import and export. */
@@ -379,7 +383,7 @@ df_code df_plan_create(const df_program *program, const df_shape *shapes, bool d
         df_plan_clear(plan);
         return df_fail(error, DF_OUT_OF_MEMORY, "no memory to plan %d operations", program->op_count);
     }
-    planner p = {program, shapes, plan, memory, memory + values, memory + 2 * (size_t)values, direct};
+    planner p = {program, shapes, plan, memory, memory + values, memory + 2 * (size_t)values, options};
     int32_t *spare = memory + 3 * (size_t)values;
     count_uses(&p, spare);
     memset(p.producer, -1, (size_t)values * sizeof *p.producer);
