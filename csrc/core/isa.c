@@ -2,6 +2,9 @@
 
 #include <stdlib.h>
 #include <string.h>
+#if DF_ARM && defined(__linux__)
+#include <sys/auxv.h>
+#endif
 
 /* Slowest first. Names are known everywhere, so that asking for one on another architecture says "not on this machine"
  * and not "unknown". */
@@ -18,9 +21,14 @@ static const struct set {
     {"avx2", {NULL, NULL}},
     {"avx512", {NULL, NULL}},
 #endif
+#if DF_ARM
+    {"neon", {&df_kernels_neon, &df_kernels_neon_bf16}},
+#else
+    {"neon", {NULL, NULL}},
+#endif
 };
 
-enum { REFERENCE, PORTABLE, AVX2, AVX512, COUNT = sizeof sets / sizeof *sets };
+enum { REFERENCE, PORTABLE, AVX2, AVX512, NEON, COUNT = sizeof sets / sizeof *sets };
 
 int32_t df_isa_count(void) {
     return COUNT;
@@ -43,6 +51,16 @@ bool df_isa_supported(int32_t index, df_precision precision) {
                __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
                (precision != DF_BF16 || __builtin_cpu_supports("avx512bf16"));
 #endif
+#if DF_ARM
+    if (index == NEON && precision == DF_BF16) {
+#if defined(__linux__)
+        const unsigned long bf16 = 1UL << 14; /* HWCAP2_BF16, which old headers lack */
+        return getauxval(AT_HWCAP2) & bf16;
+#else
+        return false;
+#endif
+    }
+#endif
     return true;
 }
 
@@ -55,10 +73,8 @@ static df_code fastest(df_precision precision, int32_t *index, df_error *error) 
     for (*index = COUNT - 1; *index >= least; --*index)
         if (df_isa_supported(*index, precision))
             return DF_OK;
-    return df_fail(
-        error, DF_UNSUPPORTED,
-        "precision: this processor has no instructions for 'bf16' (AVX512-BF16); use 'fp32', which is faster "
-        "here");
+    return df_fail(error, DF_UNSUPPORTED,
+                   "precision: this processor has no instructions for 'bf16'; use 'fp32', which is faster here");
 }
 
 df_code df_isa_resolve(const char *name_or_null, df_precision precision, int32_t *index, df_error *error) {
@@ -76,5 +92,6 @@ df_code df_isa_resolve(const char *name_or_null, df_precision precision, int32_t
         *index = i;
         return DF_OK;
     }
-    return df_fail(error, DF_INVALID, "%s must be one of reference, portable, avx2, avx512, got '%.60s'", source, name);
+    return df_fail(error, DF_INVALID, "%s must be one of reference, portable, avx2, avx512, neon, got '%.60s'", source,
+                   name);
 }

@@ -11,12 +11,17 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Whether this compiler and target can hold the x86 kernels at all; whether a processor can run them is asked at run
- * time. */
+/* Whether this compiler and target can hold the x86 or the Arm kernels at all; whether a processor can run them is asked
+ * at run time. */
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
 #define DF_X86 1
 #else
 #define DF_X86 0
+#endif
+#if defined(__aarch64__) && (defined(__GNUC__) || defined(__clang__))
+#define DF_ARM 1
+#else
+#define DF_ARM 0
 #endif
 
 typedef enum df_step_kind {
@@ -78,6 +83,9 @@ typedef struct df_kernels {
 extern const df_kernels df_kernels_reference, df_kernels_portable, df_kernels_portable_bf16;
 #if DF_X86
 extern const df_kernels df_kernels_avx2, df_kernels_avx512, df_kernels_avx512_bf16;
+#endif
+#if DF_ARM
+extern const df_kernels df_kernels_neon, df_kernels_neon_bf16;
 #endif
 
 /* Steps that only move values, the same for every instruction set. */

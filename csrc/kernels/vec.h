@@ -207,6 +207,9 @@ V_INLINE void v_store_terms_n(term *p, vf v, int64_t n) {
 V_INLINE vf v_dot(vf a, vf b, vf sum) {
 #if V_SET == V_AVX512
     return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
+#elif V_SET == V_NEON
+    return (vf)vbfdotq_f32((float32x4_t)sum, vreinterpretq_bf16_f32((float32x4_t)a),
+                           vreinterpretq_bf16_f32((float32x4_t)b));
 #else /* in the order of that instruction, but for subnormal numbers, which it takes for zeros */
     const vf above = v_fma((vf)((vu)a & 0xffff0000U), (vf)((vu)b & 0xffff0000U), sum);
     return v_fma((vf)((vu)a << 16), (vf)((vu)b << 16), above);
