@@ -44,26 +44,29 @@ static double conv_input(const df_call *call, int64_t image, int64_t y, int64_t 
     return call->silu ? silu(z) : z;
 }
 
+static size_t conv_scratch(const df_call *call) {
+    return (size_t)(call->channels * call->size * call->size) * sizeof(double);
+}
+
 /* One output pixel, all its channels. weight (out, c, size, size). */
 static void conv_run(const df_call *call, int64_t task, void *scratch) {
-    (void)scratch;
-    const int64_t c = call->channels, k = call->out_channels, size = call->size;
+    double *window = scratch; /* [size][size][c]: what the outputs of this pixel read */
+    const int64_t c = call->channels, k = call->out_channels, taps = (int64_t)call->size * call->size;
     const int64_t h = call->upsample ? 2 * call->height : call->height,
                   w = call->upsample ? 2 * call->width : call->width;
     const int64_t pixels = (int64_t)call->out_height * call->out_width, image = task / pixels, pixel = task % pixels;
-    const int64_t y0 = pixel / call->out_width * call->stride - (size - 1) / 2;
-    const int64_t x0 = pixel % call->out_width * call->stride - (size - 1) / 2;
+    for (int64_t tap = 0; tap < taps; tap++) {
+        const int64_t y = pixel / call->out_width * call->stride + tap / call->size - (call->size - 1) / 2;
+        const int64_t x = pixel % call->out_width * call->stride + tap % call->size - (call->size - 1) / 2;
+        const bool inside = y >= 0 && y < h && x >= 0 && x < w;
+        for (int64_t i = 0; i < c; i++)
+            window[tap * c + i] = inside ? conv_input(call, image, y, x, i) : 0;
+    }
     for (int64_t out = 0; out < k; out++) {
         double sum = call->bias[out];
-        for (int64_t ky = 0; ky < size; ky++)
-            for (int64_t kx = 0; kx < size; kx++) {
-                const int64_t y = y0 + ky, x = x0 + kx;
-                if (y < 0 || y >= h || x < 0 || x >= w)
-                    continue;
-                const float *weight = call->weight + (out * c * size + ky) * size + kx;
-                for (int64_t i = 0; i < c; i++)
-                    sum += conv_input(call, image, y, x, i) * (double)weight[i * size * size];
-            }
+        for (int64_t tap = 0; tap < taps; tap++)
+            for (int64_t i = 0; i < c; i++)
+                sum += window[tap * c + i] * (double)call->weight[(out * c + i) * taps + tap];
         if (call->shift)
             sum += call->shift[image * k + out];
         if (call->residual)
@@ -173,7 +176,7 @@ static void add_run(const df_call *call, int64_t image, void *scratch) {
             call->output[(image * pixels + p) * c + i] = in[p * c + i] + other[call->broadcast ? i : p * c + i];
 }
 
-static const df_kernel conv = {pixel_tasks, NULL, conv_run, conv_packed, conv_pack};
+static const df_kernel conv = {pixel_tasks, conv_scratch, conv_run, conv_packed, conv_pack};
 static const df_kernel norm = {group_tasks, NULL, norm_run, NULL, NULL};
 static const df_kernel statistics = {group_tasks, NULL, statistics_run, NULL, NULL};
 static const df_kernel silu_step = {image_tasks, NULL, silu_run, NULL, NULL};
