@@ -134,9 +134,12 @@ class _Training:
         self.step = 0
         self.losses: list[float] = []
         self.model = DDPMUNet(config).to(device).train()
-        for value in self.model.parameters():  # channels last: what convolutions want, on CPUs as on GPUs
+        # What is faster (docs/decisions.md).
+        plain = recipe["bf16"] and device.type == "cpu"
+        self.layout = torch.contiguous_format if plain else torch.channels_last
+        for value in self.model.parameters():
             if value.ndim == 4:
-                value.data = value.data.contiguous(memory_format=torch.channels_last)
+                value.data = value.data.contiguous(memory_format=self.layout)
         self.parameters = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
         self.average = {name: value.detach().clone() for name, value in self.parameters.items()}
         self.optimizer = torch.optim.Adam(self.parameters.values(), lr=recipe["lr"], fused=True)
@@ -161,7 +164,7 @@ class _Training:
         for group in self.optimizer.param_groups:
             group["lr"] = recipe["lr"] * min(self.step / recipe["warmup"], 1.0) if recipe["warmup"] else recipe["lr"]
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=recipe["bf16"]):
-            noised = noised.to(self.device, memory_format=torch.channels_last)
+            noised = noised.to(self.device, memory_format=self.layout)
             predicted = self.model(noised, t.to(self.device))
         loss = nn.functional.mse_loss(predicted.float(), eps.to(self.device))
         self.optimizer.zero_grad()
