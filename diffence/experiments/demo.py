@@ -27,7 +27,7 @@ from diffence.report import Report, text_table, write
 from diffence.results import Results
 from diffence.unets import DDPMConfig, train_diffusion
 
-__all__ = ["add_arguments", "run", "run_demo"]
+__all__ = ["add_arguments", "run", "run_demo", "small_network"]
 
 _BATCH = 64  # of the diffusion model's training
 _SHOWN = 6  # images in the grid of reconstructions
@@ -114,7 +114,7 @@ def run_demo(
             trained_on = dataset.images[np.concatenate([split.members for split in splits])]
             model = train_diffusion(
                 trained_on,
-                _network(dataset.shape, T),
+                small_network(dataset.shape, T),
                 out=pathlib.Path(scratch) / "ddpm.safetensors",
                 steps=diffusion_steps,
                 batch=_BATCH,
@@ -156,7 +156,7 @@ _NOTES = (
 )
 
 
-def _network(shape: tuple[int, int, int], T: int) -> DDPMConfig:
+def small_network(shape: tuple[int, int, int], T: int) -> DDPMConfig:
     """A small UNet for images of this shape: a level more as long as the sides halve to at least 4 pixels."""
     levels = 1
     while levels < 4 and all(side % 2**levels == 0 and side >> levels >= 4 for side in shape[1:]):
