@@ -88,7 +88,7 @@ def main() -> None:
         agree = (chosen[0][0] == chosen[1][0]).mean()
         distance = np.median(np.abs(shown[0] - shown[1]))
         print(f"{scenario:<10} {labels:>9.2%} {agree:>10.2%} {distance:>12.4f} {auc[0]:>11.4f} -> {auc[1]:.4f}")
-    print("\nlabels: bf16's answers that keep the classifier's label. |phi shown|: median change of the shown answer's.")
+    print("\nlabels: that bf16's answers keep. |phi shown|: median change of the shown answer's.")
 
 
 if __name__ == "__main__":
