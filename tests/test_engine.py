@@ -121,6 +121,8 @@ def test_a_fence_keeps_its_precision(trained: DiffusionModel, tmp_path: pathlib.
     if NO_BF16:  # `load` takes the fastest instruction set, and there is none
         with pytest.raises(RuntimeError, match="bf16"):
             Diffence.load(tmp_path / "fence.safetensors", classifier)
+    else:
+        assert Diffence.load(tmp_path / "fence.safetensors", classifier).engine.precision == "bf16"
     assert Diffence.load(tmp_path / "fence.safetensors", classifier, precision="fp32").engine.precision == "fp32"
 
 

@@ -110,8 +110,8 @@ typedef struct df_options {
     bool direct; /* no Winograd: 3x3 convolutions take a quarter of its memory for weights, and more time */
 } df_options;
 
-/* A validated, fused program with its weights packed for one instruction set and precision. Immutable after creation, reference
- * counted (atomically): engines of one model share it. The caller's program and weights are not kept. */
+/* A validated, fused program with its weights packed for one instruction set and precision. Immutable after creation,
+ * reference counted (atomically): engines of one model share it. The caller's program and weights are not kept. */
 typedef struct df_model df_model;
 
 df_code df_model_create(const df_program *program, const df_options *options, df_model **model, df_error *error);

@@ -1,7 +1,7 @@
 /* Convolution 3x3 or 1x1, stride 1 or 2, and linear, as a matrix product. Pixels of all images form one list of rows:
  * small images fill the register tile too. A 1x1 convolution at stride 1 reads its rows where they lie, if floats are
- * what it multiplies; for the others a row, size * size * channels inputs for each output pixel, is gathered in pieces of
- * DEPTH columns into a panel that stays in the cache. */
+ * what it multiplies; for the others a row, size * size * channels inputs for each output pixel, is gathered in pieces
+ * of DEPTH columns into a panel that stays in the cache. */
 
 enum { OUTS = 128 }; /* output channels of a task: how often a gathered value is used, 4 to 16 passes of COLUMNS */
 

@@ -15,8 +15,8 @@ enum {
  * registers; like this there is one for three rows, which differ by 0, 1 and 2 times the stride. */
 #define V_KEEP(pointer) __asm__("" : "+r"(pointer))
 
-/* Where the term of row l and column k lies in packed columns of `depth` rows: [columns / COLUMNS][depth / PAIR][COLUMNS]
- * [PAIR]. The last row of an odd depth is followed by zeros. */
+/* Where the term of row l and column k lies in packed columns of `depth` rows, which are
+ * [columns / COLUMNS][depth / PAIR][COLUMNS][PAIR]. The last row of an odd depth is followed by zeros. */
 V_INLINE int64_t packed_at(int64_t depth, int64_t l, int64_t k) {
     return (k / COLUMNS * df_blocks(depth, PAIR) + l / PAIR) * COLUMNS * PAIR + k % COLUMNS * PAIR + l % PAIR;
 }

@@ -169,8 +169,8 @@ V_INLINE float v_largest(vf v) {
 /* A word of 32 bits holds PAIR terms that follow each other in a sum: one float, or two bfloat16, which are the upper
  * halves of floats.
  *
- * v_word: all words alike, from PAIR terms.   v_words, v_store_words: LANES words.   v_dot: sum + the product of a and b, word by word.
- * v_store_terms: LANES floats, rounded to the nearest term.   v_store_terms_n: no more than the first n.
+ * v_word: all words alike, from PAIR terms.   v_words, v_store_words: LANES words.   v_dot: sum + the product of a and b,
+ * word by word.   v_store_terms: LANES floats, rounded to the nearest term.   v_store_terms_n: no more than the first n.
  * v_join: words of the terms that follow each other in the same lane of PAIR vectors.   to_term: of one float. */
 #if V_BF16
 enum { PAIR = 2 };

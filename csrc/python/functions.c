@@ -4,17 +4,21 @@ enum { KEY_BYTES = 16, MOST_PAIRS = 231 }; /* pairs: room for what any interval 
 
 /* ---------------------------------------------------------------- the machine */
 
+/* The arguments of a function that takes a precision and nothing else. */
+static int only_precision(PyObject *args, PyObject *kwargs, const char *format, df_precision *precision) {
+    static char *names[] = {"precision", NULL};
+    PyObject *value = NULL;
+    return PyArg_ParseTupleAndKeywords(args, kwargs, format, names, &value) ? precision_argument(value, precision) : -1;
+}
+
 PyDoc_STRVAR(isas_doc,
              "isas(precision='fp32')\n--\n\n"
              "Instruction sets that this build knows -> whether this machine can run them in this precision, slowest\n"
              "first. 'portable' runs 'bf16' without instructions for it, so slowly.");
 
 static PyObject *core_isas(PyObject *Py_UNUSED(module), PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"precision", NULL};
-    PyObject *precision_value = NULL;
     df_precision precision;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:isas", names, &precision_value) ||
-        precision_argument(precision_value, &precision) < 0) {
+    if (only_precision(args, kwargs, "|O:isas", &precision) < 0) {
         return NULL;
     }
     PyObject *sets = PyDict_New();
@@ -33,11 +37,8 @@ PyDoc_STRVAR(default_isa_doc,
              "name that is unknown, RuntimeError for one that the machine cannot run, or not in this precision.");
 
 static PyObject *core_default_isa(PyObject *Py_UNUSED(module), PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"precision", NULL};
-    PyObject *precision_value = NULL;
     df_precision precision;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:default_isa", names, &precision_value) ||
-        precision_argument(precision_value, &precision) < 0) {
+    if (only_precision(args, kwargs, "|O:default_isa", &precision) < 0) {
         return NULL;
     }
     int32_t chosen;

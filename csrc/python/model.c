@@ -122,8 +122,8 @@ static int read_weights(Program *self, PyObject *value) {
     return 0;
 }
 
-/* isa None or a str, precision, direct -> *options; the instruction set is resolved here and not in the core, which runs
- * without the GIL: it reads the environment, and os.environ writes it. */
+/* isa None or a str, precision, direct -> *options. The instruction set is resolved here and not in the core, which
+ * runs without the GIL: that reads the environment, and os.environ writes it. */
 static int read_options(PyObject *isa, PyObject *precision, int direct, df_options *options) {
     *options = (df_options){.direct = direct};
     if (precision_argument(precision, &options->precision) < 0) {
