@@ -5,7 +5,11 @@
 #include "network.h"
 
 enum { GUARD = 64 };
-static const float sentinel = 12345.5F;
+/* A NaN of its own, so that what is read from beyond an end shows in the result even where it is multiplied by 0. */
+static const union {
+    uint32_t bits;
+    float value;
+} sentinel = {0x7fc12345U};
 
 /* Room for exactly `count` values between two guards, filled with NaN. */
 static float *guarded(int64_t count) {
@@ -13,13 +17,14 @@ static float *guarded(int64_t count) {
     if (posix_memalign((void **)&memory, 64, (size_t)(count + 2 * GUARD) * sizeof *memory))
         abort();
     for (int64_t i = 0; i < count + 2 * GUARD; i++)
-        memory[i] = i < GUARD || i >= count + GUARD ? sentinel : NAN;
+        memory[i] = i < GUARD || i >= count + GUARD ? sentinel.value : NAN;
     return memory + GUARD;
 }
 
 static bool guards_hold(const float *values, int64_t count) {
     for (int64_t i = 0; i < GUARD; i++)
-        if (values[-1 - i] != sentinel || values[count + i] != sentinel)
+        if (memcmp(&values[-1 - i], &sentinel, sizeof sentinel) ||
+            memcmp(&values[count + i], &sentinel, sizeof sentinel))
             return false;
     return true;
 }
