@@ -167,6 +167,12 @@ class Diffence(torch.nn.Module):
             settings["fallback"] = "swap"
         return type(self)(self.classifier, self.engine, **(settings | self._classify.settings() | options))
 
+    def rekeyed(self, key: int | bytes | None = None) -> Self:
+        """This fence, with the interval that it was fitted to, and other noise. key: None draws a fresh one."""
+        other = self.variant(key=key)
+        other.interval_, other.search_, other.calibration_ = self.interval_, self.search_, self.calibration_
+        return other
+
     # ------------------------------------------------------------------ images -> samples
 
     def classify(self, images: Images) -> torch.Tensor:

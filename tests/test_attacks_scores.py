@@ -287,3 +287,13 @@ def test_an_attack_may_require_more() -> None:
     assert metrics.auc(attack.score(members), attack.score(nonmembers)) == 1
     with pytest.raises(TypeError, match=r"^outputs: steadiness expects Repeated, got Outputs"):
         attack.score(random_outputs(5, 0, classes=3))
+
+
+def test_take_keeps_rows_together_and_refuses_to_take_nothing() -> None:
+    outputs = random_outputs(10, 1)
+    part = outputs.take([3, 1])
+    np.testing.assert_array_equal(part.logits, outputs.logits[[3, 1]])
+    np.testing.assert_array_equal(part.true_labels, outputs.true_labels[[3, 1]])
+    assert len(outputs.take(np.arange(10) < 4)) == 4
+    with pytest.raises(ValueError, match="index: expected at least one"):
+        outputs.take(np.zeros(10, bool))

@@ -360,6 +360,16 @@ def test_a_variant_shares_the_engine_and_the_key(make: Callable[..., Diffence], 
         fence.variant(stride=4)
 
 
+def test_rekeyed_is_the_same_fence_with_other_noise(make: Callable[..., Diffence], images: torch.Tensor) -> None:
+    fence = make(scenario=1, n=4).fit(images[:8], images[8:16])
+    other = fence.rekeyed(key=99)
+    assert other.interval_ == fence.interval_
+    assert other.settings() == fence.settings()
+    assert not torch.equal(other(images[:4]), fence(images[:4]))
+    assert torch.equal(other.rekeyed(fence.key)(images[:4]), fence(images[:4]))
+    assert fence.rekeyed().key != fence.rekeyed().key
+
+
 def test_explanations_agree_with_forward(make: Callable[..., Diffence], images: torch.Tensor) -> None:
     for draws in ("full", "early"):
         fence = make(draws=draws)

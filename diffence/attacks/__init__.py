@@ -14,6 +14,7 @@ from diffence.attacks.evaluate import Evaluation, compare, evaluate, pool, stand
 from diffence.attacks.loss import Loss
 from diffence.attacks.modified_entropy import ModifiedEntropy
 from diffence.attacks.nn import NN
+from diffence.attacks.target import Target
 
 __all__ = [
     "NN",
@@ -26,6 +27,7 @@ __all__ = [
     "MetricAttack",
     "ModifiedEntropy",
     "Outputs",
+    "Target",
     "compare",
     "evaluate",
     "pool",

@@ -1,15 +1,17 @@
 """What every attack sees and does: outputs of the attacked model in, a score per sample out.
 
-An attack knows arrays only, never the model, the data or a defense. One that needs more than logits and labels (the
-answers to repeated or changed queries, those of shadow models) subclasses `Outputs` with the extra arrays and names
-that class as its `requires`; everything else stays as it is.
+Fitting and scoring know arrays only, never the model, the data or a defense. An attack that needs more than logits and
+labels (the answers to repeated or changed queries, those of shadow models) subclasses `Outputs` with the extra arrays,
+names that class as its `requires`, and asks for them in `collect`; everything else stays as it is.
 """
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
+from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -18,14 +20,19 @@ from scipy import special
 
 from diffence import metrics
 
-__all__ = ["FLOOR", "Attack", "MetricAttack", "Outputs"]
+if TYPE_CHECKING:
+    from diffence.attacks.target import Images, Target
+
+__all__ = ["FLOOR", "Attack", "Family", "MetricAttack", "Outputs", "as_array"]
 
 Floats = NDArray[np.float64]
+Family = Literal["metric", "trained", "shadow", "label-only", "adaptive"]
 
 FLOOR = 1e-30  # probabilities are clamped here before their logarithm is taken
 
 
-def _array(values: ArrayLike | torch.Tensor) -> NDArray[Any]:
+def as_array(values: ArrayLike | torch.Tensor) -> NDArray[Any]:
+    """An array of a tensor or of anything that NumPy takes; tensors of floating point become float64."""
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
         return np.asarray(values.double() if values.is_floating_point() else values)
@@ -38,14 +45,16 @@ class Outputs:
 
     logits: (n, classes) real and finite, kept as float64. labels: (n,) true classes as integers, or None where they are
     not known. Torch tensors are taken too. Raises ValueError or TypeError naming the argument.
+
+    Every array of this class and of its subclasses has the samples along its first axis.
     """
 
     logits: Floats
     labels: NDArray[np.int64] | None
 
     def __init__(self, logits: ArrayLike | torch.Tensor, labels: ArrayLike | torch.Tensor | None = None) -> None:
-        rows = metrics.checked_rows("logits", _array(logits))
-        truth = None if labels is None else metrics.checked_labels("labels", _array(labels), *rows.shape)
+        rows = metrics.checked_rows("logits", as_array(logits))
+        truth = None if labels is None else metrics.checked_labels("labels", as_array(labels), *rows.shape)
         object.__setattr__(self, "logits", rows)
         object.__setattr__(self, "labels", truth)
 
@@ -54,12 +63,22 @@ class Outputs:
         cls, probabilities: ArrayLike | torch.Tensor, labels: ArrayLike | torch.Tensor | None = None
     ) -> Self:
         """Of a model that answers with probabilities (n, classes): not negative, rows that sum to 1 within 0.001."""
-        rows = metrics.checked_rows("probabilities", _array(probabilities))
+        rows = metrics.checked_rows("probabilities", as_array(probabilities))
         metrics.checked_probabilities("probabilities", rows)
         return cls(np.log(np.maximum(rows, np.finfo(np.float64).tiny)), labels)
 
     def __len__(self) -> int:
         return len(self.logits)
+
+    def take(self, index: ArrayLike) -> Self:
+        """The samples at `index` (integers, or a mask), in that order."""
+        chosen = copy.copy(self)
+        for name, values in vars(self).items():
+            if isinstance(values, np.ndarray):
+                object.__setattr__(chosen, name, values[np.asarray(index)])
+        if len(chosen) == 0:
+            raise ValueError("index: expected at least one sample, got none")
+        return chosen
 
     @property
     def classes(self) -> int:
@@ -106,10 +125,12 @@ class Outputs:
 class Attack(ABC):
     """A membership-inference attack: fitted on known members and non-members, it scores others.
 
-    requires: the kind of `Outputs` that it is given. threshold_, classes_: learned by `fit`.
+    requires: the kind of `Outputs` that it is given. family: what it works with; reports group by it. threshold_,
+    classes_: learned by `fit`.
     """
 
     requires: ClassVar[type[Outputs]] = Outputs
+    family: ClassVar[Family] = "metric"
 
     threshold_: float | Floats
     classes_: int
@@ -128,6 +149,18 @@ class Attack(ABC):
     def sees_targets(self) -> bool:
         """True where it tunes on the very targets that it is evaluated on, as some papers do; its name says so then."""
         return False
+
+    @property
+    def query(self) -> Hashable:
+        """What `collect` asks: attacks with equal `query` can share what one of them collected."""
+        return "answers"
+
+    def collect(self, target: Target, images: Images, labels: ArrayLike | None = None) -> Outputs:
+        """Ask `target` about `images` (n, C, H, W) all that this attack wants to know; -> `requires`.
+
+        labels: true classes (n,), where they are known. Here: one answer to each image as it is.
+        """
+        return target.outputs(images, labels)
 
     def fit(self, members: Outputs, nonmembers: Outputs, *, targets: tuple[Outputs, Outputs] | None = None) -> Self:
         """Learn from the known members and non-members; -> self.

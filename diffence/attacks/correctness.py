@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from diffence.attacks.base import Attack, Outputs
+from diffence.attacks.base import Attack, Family, Outputs
 
 __all__ = ["Correctness"]
 
@@ -21,6 +21,7 @@ class Correctness(Attack):
     balanced accuracy and AUC are both the gap floor, (1 + train accuracy - test accuracy) / 2. No logarithm, no clamp.
     """
 
+    family: ClassVar[Family] = "label-only"
     name: ClassVar[str] = "correctness"
     needs_labels: ClassVar[bool] = True
 

@@ -7,7 +7,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from diffence import metrics
-from diffence.attacks.base import Attack, Outputs
+from diffence.attacks.base import Attack, Family, Outputs
 
 __all__ = ["NN"]
 
@@ -123,6 +123,7 @@ class NN(Attack):
     selection: Selection = "held-out"
     epochs: int = 200
     progress: bool = False
+    family: ClassVar[Family] = "trained"
 
     def __post_init__(self) -> None:
         if self.selection not in get_args(Selection):
