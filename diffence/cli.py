@@ -12,6 +12,10 @@ __all__ = ["main"]
 # A module is imported only when its command is asked for: figures and data sets take a while to load.
 COMMANDS = {
     "demo": ("diffence.experiments.demo", "train, fence and attack small classifiers; write a report"),
+    "audit": (
+        "diffence.auditing.command",
+        "attack a model in a file; a report, and an exit status for CI",
+    ),
     "train-diffusion": ("diffence.unets.training", "train a DDPM on your images, for a fence"),
     "train-classifier": ("diffence.classifiers.training", "train a classifier on your images"),
     "info": ("diffence.info", "versions, processor, instruction sets, threads"),
@@ -19,7 +23,7 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `diffence ARGV`; the exit status: 0, 2 for a wrong argument or file, 130 for Ctrl-C."""
+    """Run `diffence ARGV`; the exit status: 0, 1 (a claim fails), 2 (a wrong argument or file) or 130 (Ctrl-C)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(prog="diffence", description="Membership privacy for image classifiers.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -35,6 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as interrupt:
         print(f"diffence {parsed.command}: interrupted; {interrupt or 'nothing is half written'}", file=sys.stderr)
         return 130
+    except AssertionError as error:
+        print(f"diffence {parsed.command}: {error}", file=sys.stderr)
+        return 1
     except (ValueError, TypeError, ArithmeticError, RuntimeError, OSError, MemoryError) as error:
         print(f"diffence {parsed.command}: {error}", file=sys.stderr)
         return 2

@@ -1,15 +1,16 @@
-"""What our trainings share: stopping between two steps, and when bfloat16 pays."""
+"""What our trainings share: stopping between two steps, threads, and when bfloat16 pays."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
 import torch
 
-__all__ = ["Interrupts", "bf16_helps"]
+__all__ = ["Interrupts", "bf16_helps", "one_torch_thread"]
 
 
 class Interrupts(contextlib.AbstractContextManager["Interrupts"]):
@@ -31,6 +32,17 @@ class Interrupts(contextlib.AbstractContextManager["Interrupts"]):
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
         signal.signal(signal.SIGINT, self._previous)
+
+
+@contextlib.contextmanager
+def one_torch_thread() -> Iterator[int]:
+    """One torch thread to each of ours: the networks of attacks are too small for two. -> how many there were."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield before
+    finally:
+        torch.set_num_threads(before)
 
 
 def bf16_helps(device: torch.device) -> bool:

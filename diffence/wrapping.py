@@ -62,22 +62,21 @@ class Classify:
         return torch.device("cpu"), torch.float32
 
     def _probe(self) -> int:
-        ramp = torch.linspace(0, 1, 2 * int(np.prod(self.shape))).reshape(2, *self.shape)
+        # A full batch: an exported program may take no other.
+        ramp = torch.linspace(0, 1, self.batch * int(np.prod(self.shape))).reshape(self.batch, *self.shape)
         try:
             logits = self._ask(ramp)
         except (RuntimeError, ValueError, IndexError) as error:
-            raise ValueError(
-                f"classifier: failed on images of the diffusion model's shape {self.shape}: {error}"
-            ) from error
+            raise ValueError(f"classifier: failed on images of shape {self.shape}: {error}") from error
         if not isinstance(logits, torch.Tensor):
             raise ValueError(
                 f"classifier: returned {type(logits).__name__}, expected one tensor of logits (B, classes); "
                 "wrap it in a module that returns the logits only"
             )
-        if logits.ndim != 2 or len(logits) != 2 or logits.shape[1] < 2 or not logits.is_floating_point():
+        if logits.ndim != 2 or len(logits) != self.batch or logits.shape[1] < 2 or not logits.is_floating_point():
             raise ValueError(
-                f"classifier: returned shape {tuple(logits.shape)} of {logits.dtype} for 2 images, expected "
-                "floating point logits (2, classes) with at least 2 classes"
+                f"classifier: returned shape {tuple(logits.shape)} of {logits.dtype} for {self.batch} images, "
+                f"expected floating point logits ({self.batch}, classes) with at least 2 classes"
             )
         values = logits.double()
         if not values.isfinite().all():

@@ -537,5 +537,5 @@ def test_missing_and_foreign_checkpoints(classifier: nn.Module, tmp_path: pathli
         Diffence(classifier, tmp_path / "text.safetensors")
     other = DDPMUNet(DDPMConfig(image=(3, 8, 8), channels=8, multipliers=(1,), blocks=1, attention=(), groups=4))
     save(tmp_path / "other.safetensors", other)
-    with pytest.raises(ValueError, match=r"diffusion model's shape \(3, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"images of shape \(3, 8, 8\)"):
         Diffence(classifier, tmp_path / "other.safetensors")

@@ -162,6 +162,11 @@ class Attack(ABC):
         """
         return target.outputs(images, labels)
 
+    @property
+    def hypothetical(self) -> bool:
+        """True where `collect` asks something else than the attacked model, to see what if; audits do not count it."""
+        return False
+
     def fit(self, members: Outputs, nonmembers: Outputs, *, targets: tuple[Outputs, Outputs] | None = None) -> Self:
         """Learn from the known members and non-members; -> self.
 

@@ -6,14 +6,12 @@ shows. So differences between settings are paired, and the network is evaluated 
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
@@ -37,6 +35,7 @@ from diffence.report import (
     setting_rows,
 )
 from diffence.results import Results
+from diffence.training import one_torch_thread
 
 __all__ = [
     "SETTINGS",
@@ -167,21 +166,10 @@ def evaluate_settings(
             search=None if fenced is None else fenced.search_,
         )
 
-    with _one_torch_thread() as threads:
+    with one_torch_thread() as threads:
         parallel = Parallel(n_jobs=threads, backend="threading", return_as="generator")
         done = parallel(delayed(outcome)(setting) for setting in settings)
         return list(tqdm(done, "attack", len(settings), unit="setting", disable=not progress))
-
-
-@contextlib.contextmanager
-def _one_torch_thread() -> Iterator[int]:
-    """One torch thread to each of ours: the attacks' networks are too small for two. -> how many there were."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield before
-    finally:
-        torch.set_num_threads(before)
 
 
 def _pair(values: Any) -> Any:

@@ -17,15 +17,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
+    "NOT_KNOWN",
     "STRONGEST",
     "UNDEFENDED",
     "AttackRow",
+    "AuditPage",
+    "AuditRow",
     "Estimate",
     "ImageGrid",
     "IntervalSearch",
     "PhiSample",
     "Report",
     "RocCurve",
+    "ScoreSample",
     "SettingRow",
     "attack_rows",
     "setting_name",
@@ -197,6 +201,61 @@ class Report:
     def __post_init__(self) -> None:
         if not self.settings:
             raise ValueError("settings: expected at least one row")
+
+
+@dataclass(frozen=True)
+class AuditRow:
+    """One attack on an audited model. counts: False where it asked something else, as a what-if. auc_before: of the
+    same attack on what the model is compared with."""
+
+    attack: str
+    family: str
+    counts: bool = True
+    auc: Estimate = NOT_KNOWN
+    balanced_accuracy: Estimate = NOT_KNOWN
+    tpr_at_one_percent: Estimate = NOT_KNOWN
+    tpr_at_low_fpr: Estimate = NOT_KNOWN
+    tpr_at_zero_fpr: Estimate = NOT_KNOWN
+    tnr_at_low_fnr: Estimate = NOT_KNOWN
+    auc_before: Estimate = NOT_KNOWN
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreSample:
+    """An attack's scores of members (M,) and non-members (N,)."""
+
+    attack: str
+    members: ArrayLike
+    nonmembers: ArrayLike
+
+    def __post_init__(self) -> None:
+        _replace(self, members=_vector("members", self.members), nonmembers=_vector("nonmembers", self.nonmembers))
+
+
+@dataclass(frozen=True, eq=False)
+class AuditPage:
+    """Everything that the page of an audit shows.
+
+    worst: the strongest attack. auc: its AUC, corrected for being the largest of `tried`. rows: strongest first. sizes:
+    members and non-members evaluated. accuracy, ece: of members and non-members. change: of `auc` against what the
+    model is compared with. nonmembers_needed: for a claim about 0.1 % FPR. setup: as in `Report`.
+    """
+
+    title: str
+    worst: str
+    auc: Estimate
+    rows: Sequence[AuditRow]
+    tried: int
+    sizes: tuple[int, int]
+    nonmembers_needed: int
+    accuracy: tuple[Estimate, Estimate] | None = None
+    ece: tuple[float, float] | None = None
+    gap_floor: Estimate = NOT_KNOWN
+    change: Estimate | None = None
+    roc: Sequence[RocCurve] = ()
+    scores: Sequence[ScoreSample] = ()
+    warnings: Sequence[str] = ()
+    setup: Mapping[str, object] = field(default_factory=dict)
 
 
 def _vector(name: str, values: ArrayLike) -> NDArray[np.float64]:

@@ -24,6 +24,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, PercentFormatter
 from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from diffence.files import atomic_path
 from diffence.report.content import (
@@ -33,11 +34,22 @@ from diffence.report.content import (
     IntervalSearch,
     PhiSample,
     RocCurve,
+    ScoreSample,
     SettingRow,
 )
 from diffence.report.text import number
 
-__all__ = ["Picture", "Style", "image_grid", "interval_search", "phi_histograms", "roc_curves", "styles", "tradeoff"]
+__all__ = [
+    "Picture",
+    "Style",
+    "image_grid",
+    "interval_search",
+    "phi_histograms",
+    "roc_curves",
+    "score_histograms",
+    "styles",
+    "tradeoff",
+]
 
 PIXELS_PER_INCH = 96  # of CSS, so that a point in a figure is a point on the page
 LOW_FPR = 1e-3
@@ -85,6 +97,8 @@ _OTHERS = (
     Style("#7F3C8D", (0, (6, 2)), "p"),
     Style("#8C564B", (0, (3, 1.5)), "h"),
     Style("#6B7A00", (0, (6, 2, 1.5, 2)), "<"),
+    Style("#C44E52", (0, (1.5, 1.5)), ">"),
+    Style("#3B6FB6", (0, (8, 2, 1.5, 2, 1.5, 2)), "d"),
 )
 
 
@@ -95,8 +109,11 @@ def styles(settings: Iterable[str]) -> dict[str, Style]:
     return {name: _STYLES.get(name) or _OTHERS[others.index(name) % len(_OTHERS)] for name in names}
 
 
-def roc_curves(curves: Sequence[RocCurve]) -> list[Picture]:
-    """One panel an attack, log-log; a curve a setting. All panels share their axes, which end at 1 / sample size."""
+def roc_curves(curves: Sequence[RocCurve], key: str = "setting") -> list[Picture]:
+    """One panel an attack, log-log; a curve a setting. All panels share their axes, which end at 1 / sample size.
+
+    Curves whose attack is "" share a panel without a title; `key` says what their `setting` is then.
+    """
     style = styles(curve.setting for curve in curves)
     smallest = min(min(1 / curve.nonmembers, LOW_FPR) for curve in curves)
     low = 0.8 * min(smallest, min(1 / curve.members for curve in curves))
@@ -126,9 +143,11 @@ def roc_curves(curves: Sequence[RocCurve]) -> list[Picture]:
                 axis.set_minor_formatter(NullFormatter())
             axes.set_xlabel("false-positive rate (non-members accused)")
             axes.set_ylabel("true-positive rate (members found)")
-            axes.set_title(_clip(f"attack: {attack}", 40))
-            figure.legend(loc="outside lower left", title="setting (AUC)", alignment="left")
-            alt = f"ROC curves of the {attack} attack on log-log axes: {'; '.join(said)}."
+            if attack:
+                axes.set_title(_clip(f"attack: {attack}", 40))
+            figure.legend(loc="outside lower left", title=f"{key} (AUC)", alignment="left")
+            of = f" of the {attack} attack" if attack else ""
+            alt = f"ROC curves{of} on log-log axes: {'; '.join(said)}."
             pictures.append(_picture(figure, alt))
     return pictures
 
@@ -140,11 +159,8 @@ def phi_histograms(samples: Sequence[PhiSample], bins: int = 40) -> list[Picture
     """
     style = styles(sample.setting for sample in samples)
     kept = [[_numbers(sample.members), _numbers(sample.nonmembers)] for sample in samples]
-    finite = np.concatenate([values[np.isfinite(values)] for pair in kept for values in pair])
-    low, high = np.quantile(finite, (0.005, 0.995)) if finite.size else (0.0, 1.0)
-    if high - low < 1e-9:
-        low, high = low - 0.5, high + 0.5
-    edges = np.linspace(low, high, bins + 1)
+    edges = _edges(np.concatenate([values for pair in kept for values in pair]), bins)
+    low, high = edges[0], edges[-1]
     shares = [[_shares(values, edges) for values in pair] for pair in kept]
     top = 1.08 * max(share.max() for pair in shares for share in pair)
     pictures = []
@@ -165,6 +181,42 @@ def phi_histograms(samples: Sequence[PhiSample], bins: int = 40) -> list[Picture
             alt = (
                 f"Histogram of phi, {sample.setting}: median {number(medians[0], 2)} for members,"
                 f" {number(medians[1], 2)} for non-members."
+            )
+            pictures.append(_picture(figure, alt))
+    return pictures
+
+
+def score_histograms(samples: Sequence[ScoreSample], bins: int = 40) -> list[Picture]:
+    """One panel an attack: its scores of members filled, of non-members as a line; each panel has its own axes.
+
+    The outer bins hold everything beyond them (the outermost half percent on either side, and infinities). Where more
+    than half of all fall into one bin, ranks are shown instead, from 0 to 1, ties at their middle.
+    """
+    style = styles(sample.attack for sample in samples)
+    pictures = []
+    for sample in samples:
+        members, nonmembers = _numbers(sample.members), _numbers(sample.nonmembers)
+        both, name = np.concatenate([members, nonmembers]), "score (larger: member)"
+        edges = _edges(both, bins)
+        if _shares(both, edges).max() > 0.5 and len(np.unique(both)) > bins:
+            both, name = (rankdata(both) - 0.5) / len(both), "rank of the score (larger: member)"
+            edges = np.linspace(0, 1, bins // 2 + 1)
+        low, high = edges[0], edges[-1]
+        shares = [_shares(values, edges) for values in (both[: len(members)], both[len(members) :])]
+        with _figure(3.5, 2.9) as figure:
+            axes = figure.add_subplot(xlim=(low, high), ylim=(0, 1.08 * max(share.max() for share in shares)))
+            axes.stairs(shares[0], edges, fill=True, color=style[sample.attack].color, alpha=0.45)
+            axes.stairs(shares[1], edges, color="#222222", linewidth=1.6)
+            axes.set_title(_clip(sample.attack, 32))
+            axes.set_xlabel(name)
+            axes.set_ylabel("share of images")
+            axes.xaxis.set_major_locator(MaxNLocator(5))
+            axes.yaxis.set_major_locator(MaxNLocator(4))
+            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+            medians = [_median(values) for values in (members, nonmembers)]
+            alt = (
+                f"Histogram of the scores of the {sample.attack} attack: median {number(medians[0])} for members,"
+                f" {number(medians[1])} for non-members."
             )
             pictures.append(_picture(figure, alt))
     return pictures
@@ -325,7 +377,10 @@ def _figure(width: float, height: float, layout: str = "constrained") -> Iterato
 def _picture(figure: Figure, alt: str, kind: Literal["svg", "png"] = "svg") -> Picture:
     file = io.BytesIO()
     empty = {"Date": None, "Creator": None, "Format": None, "Type": None} if kind == "svg" else {"Software": None}
-    figure.savefig(file, format=kind, dpi=2 * PIXELS_PER_INCH if kind == "png" else 72, metadata=empty)
+    see_through = kind == "svg"  # charts lie on whatever colour the page has
+    figure.savefig(
+        file, format=kind, transparent=see_through, dpi=2 * PIXELS_PER_INCH if kind == "png" else 72, metadata=empty
+    )
     data = file.getvalue()
     if kind == "svg":
         data = data[data.index(b"<svg") :]  # without the document type, which names a file elsewhere
@@ -356,6 +411,15 @@ def _median(values: object) -> float | None:
     array = _numbers(values)
     # An element of the sample: between two infinities there is no middle.
     return float(np.quantile(array, 0.5, method="inverted_cdf")) if array.size else None
+
+
+def _edges(values: NDArray[np.float64], bins: int) -> NDArray[np.float64]:
+    """Equal bins over all but the outermost half percent on either side."""
+    finite = values[np.isfinite(values)]
+    low, high = np.quantile(finite, (0.005, 0.995)) if finite.size else (0.0, 1.0)
+    if high - low < 1e-9:
+        low, high = low - 0.5, high + 0.5
+    return np.linspace(low, high, bins + 1)
 
 
 def _shares(values: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.float64]:

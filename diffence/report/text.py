@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from diffence.report.content import AttackRow, Estimate, SettingRow
+from diffence.report.content import AttackRow, AuditRow, Estimate, SettingRow
 
 __all__ = [
     "ATTACK_COLUMNS",
@@ -16,16 +16,21 @@ __all__ = [
     "SETTING_COLUMNS",
     "Cell",
     "Column",
+    "cut",
     "detail_table",
+    "fraction",
     "interval",
+    "layout",
     "number",
+    "percent",
+    "share",
     "text_table",
 ]
 
 DASH = "–"
 WIDTH = 120
 
-Row = TypeVar("Row", SettingRow, AttackRow)
+Row = TypeVar("Row", SettingRow, AttackRow, AuditRow)
 
 
 @dataclass(frozen=True)
@@ -79,11 +84,11 @@ def interval(estimate: Estimate, digits: int = 3, *, scale: float = 1.0) -> str:
     return f"[{', '.join(ends)}]"
 
 
-def _fraction(estimate: Estimate, *, sign: bool = False) -> Cell:
+def fraction(estimate: Estimate, *, sign: bool = False) -> Cell:
     return Cell(number(estimate.value, sign=sign), interval(estimate))
 
 
-def _share(estimate: Estimate) -> Cell:
+def share(estimate: Estimate) -> Cell:
     return Cell(percent(estimate.value), interval(estimate, 1, scale=100.0))
 
 
@@ -106,7 +111,7 @@ SETTING_COLUMNS: tuple[Column[SettingRow], ...] = (
     Column(
         "test\naccuracy",
         "Share of unseen images classified correctly.",
-        lambda row: _share(row.test_accuracy),
+        lambda row: share(row.test_accuracy),
         narrow=True,
     ),
     Column(
@@ -118,7 +123,7 @@ SETTING_COLUMNS: tuple[Column[SettingRow], ...] = (
         "gap\nfloor",
         "AUC of an attacker who sees labels only and calls an image a member when it is classified correctly:"
         " (1 + train accuracy − test accuracy) / 2. What keeps labels cannot do anything about it.",
-        lambda row: _fraction(row.gap_floor),
+        lambda row: fraction(row.gap_floor),
         narrow=True,
     ),
     Column(
@@ -130,20 +135,20 @@ SETTING_COLUMNS: tuple[Column[SettingRow], ...] = (
     Column(
         "attack\nAUC",
         "Chance that the attack ranks a random member above a random non-member: 0.5 is guessing, 1 is certainty.",
-        lambda row: _fraction(row.auc),
+        lambda row: fraction(row.auc),
     ),
     Column(
         "attack\naccuracy",
         "Balanced accuracy (members and non-members count the same) of that attack. Its threshold was fitted on known"
         " images, not on those it is judged on. 0.5 is guessing.",
-        lambda row: _fraction(row.attack_accuracy),
+        lambda row: fraction(row.attack_accuracy),
     ),
     Column(
         "AUC\nchange",
         "Strongest attack here minus strongest attack on the undefended classifier, on the same images (paired, so its"
         " interval is narrower than the two AUC suggest). Below 0 the setting helps; an interval with 0 in it proves"
         " nothing. In the details per attack: the same attack here and there.",
-        lambda row: _fraction(row.auc_change, sign=True),
+        lambda row: fraction(row.auc_change, sign=True),
     ),
     Column(
         "fall-\nback",
@@ -156,35 +161,35 @@ SETTING_COLUMNS: tuple[Column[SettingRow], ...] = (
 
 ATTACK_COLUMNS: tuple[Column[AttackRow], ...] = (
     Column("setting", "", lambda row: Cell(row.setting), words=True),
-    Column("attack AUC", "", lambda row: _fraction(row.auc)),
+    Column("attack AUC", "", lambda row: fraction(row.auc)),
     Column(
         "attack accuracy",
         "",
-        lambda row: _fraction(row.attack_accuracy),
+        lambda row: fraction(row.attack_accuracy),
     ),
     Column(
         "oracle accuracy",
         "Balanced accuracy with the best threshold for the very images it is judged on: optimistic for the attacker,"
         " and what many papers print.",
-        lambda row: _fraction(row.oracle_accuracy),
+        lambda row: fraction(row.oracle_accuracy),
         page_only=True,
     ),
     Column(
         "TPR at 0.1% FPR",
         "Share of members found while fewer than 0.1% of the non-members are accused (strictly fewer: below 1,001"
         " non-members that means none).",
-        lambda row: _share(row.tpr_at_low_fpr),
+        lambda row: share(row.tpr_at_low_fpr),
     ),
     Column(
         "TNR at 0.1% FNR",
         "Share of non-members cleared while fewer than 0.1% of the members are missed (strictly).",
-        lambda row: _share(row.tnr_at_low_fnr),
+        lambda row: share(row.tnr_at_low_fnr),
         page_only=True,
     ),
     Column(
         "AUC change",
         "",
-        lambda row: _fraction(row.auc_change, sign=True),
+        lambda row: fraction(row.auc_change, sign=True),
     ),
 )
 
@@ -203,7 +208,7 @@ def text_table(rows: Iterable[SettingRow]) -> str:
             else:
                 lines.append([cell.value, "" if column.narrow else cell.interval])
         cells.append(lines)
-    table = _layout([column.head.split("\n") for column in columns], cells, [column.words for column in columns])
+    table = layout([column.head.split("\n") for column in columns], cells, [column.words for column in columns])
     return f"{table}\nIn brackets: 95% intervals. For attacks, 0.5 is guessing."
 
 
@@ -213,13 +218,11 @@ def detail_table(rows: Sequence[AttackRow]) -> str:
     heads, words = [[column.title] for column in columns], [column.words for column in columns]
     cells = []
     for attack, members in by_attack(rows).items():
-        cells.append([[_cut(attack, 28)], *([""] for _ in columns[1:])])
+        cells.append([[cut(attack, 28)], *([""] for _ in columns[1:])])
         for row in members:
             first, *rest = (column.cell(row) for column in columns)
-            cells.append(
-                [[_cut("  " + first.value, 28)], *([f"{cell.value} {cell.interval}".strip()] for cell in rest)]
-            )
-    return _layout(heads, cells, words)
+            cells.append([[cut("  " + first.value, 28)], *([f"{cell.value} {cell.interval}".strip()] for cell in rest)])
+    return layout(heads, cells, words)
 
 
 def by_attack(rows: Iterable[AttackRow]) -> dict[str, list[AttackRow]]:
@@ -230,11 +233,11 @@ def by_attack(rows: Iterable[AttackRow]) -> dict[str, list[AttackRow]]:
     return groups
 
 
-def _cut(text: str, limit: int) -> str:
+def cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def _layout(heads: list[list[str]], rows: list[list[list[str]]], words: list[bool]) -> str:
+def layout(heads: list[list[str]], rows: list[list[list[str]]], words: list[bool]) -> str:
     """Aligned columns; each cell is a list of lines."""
     widths = [max(len(line) for cells in (heads, *rows) for line in cells[i]) for i in range(len(heads))]
     gap = "  " if sum(widths) + 2 * (len(widths) - 1) <= WIDTH else " "
