@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from cifar10 import SIDE, read
 
 from diffence import classifiers
 from diffence.answers import Samples
 from diffence.attacks import standard_attacks
-from diffence.data import Dataset, load, normalisation, split
+from diffence.data import normalisation, split
 from diffence.engine import Engine
 from diffence.experiments.settings import GROUPS, evaluate_settings, image_grid, make_report, tabulate
 from diffence.fence import Diffence
@@ -33,24 +33,6 @@ from diffence.files import load_tensors, save_tensors
 from diffence.report import detail_table, text_table, write
 from diffence.results import Results
 from diffence.unets import DDPMConfig, train_diffusion
-
-SIDE = 32
-
-
-def read(path: pathlib.Path) -> Dataset:
-    """The data set at `path`; a folder with a pack of sprites, or what `diffence.data.load` takes."""
-    pack = path / "cifar10"
-    if not (pack / "labels.bin").is_file():
-        return load(path)
-    labels = np.fromfile(pack / "labels.bin", np.uint8)
-    tiles = []
-    for sprite in sorted(pack.glob("sprite_*.webp")):
-        with Image.open(sprite) as picture:
-            pixels = np.asarray(picture.convert("RGB"))
-        rows, columns = pixels.shape[0] // SIDE, pixels.shape[1] // SIDE
-        tiles.append(pixels.reshape(rows, SIDE, columns, SIDE, 3).transpose(0, 2, 4, 1, 3).reshape(-1, 3, SIDE, SIDE))
-    images = np.ascontiguousarray(np.concatenate(tiles))
-    return Dataset("cifar10", images, labels.astype(np.int64), 10)
 
 
 def name_of(kind: str, recipe: dict[str, Any]) -> str:

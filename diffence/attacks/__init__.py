@@ -7,27 +7,41 @@ compare(found_behind_the_fence, found)["auc_change"]
 """
 
 from diffence.attacks.base import Attack, MetricAttack, Outputs
+from diffence.attacks.calibration import DifficultyCalibration
 from diffence.attacks.confidence import Confidence
 from diffence.attacks.correctness import Correctness
 from diffence.attacks.entropy import Entropy
 from diffence.attacks.evaluate import Evaluation, compare, evaluate, pool, standard_attacks
+from diffence.attacks.lira import LiRA
 from diffence.attacks.loss import Loss
 from diffence.attacks.modified_entropy import ModifiedEntropy
 from diffence.attacks.nn import NN
+from diffence.attacks.quantile import ImageOutputs, QuantileRegression
+from diffence.attacks.rmia import RMIA
+from diffence.attacks.salem import Salem
+from diffence.attacks.shadow import ShadowOutputs, assign
 from diffence.attacks.target import Target
 
 __all__ = [
     "NN",
+    "RMIA",
     "Attack",
     "Confidence",
     "Correctness",
+    "DifficultyCalibration",
     "Entropy",
     "Evaluation",
+    "ImageOutputs",
+    "LiRA",
     "Loss",
     "MetricAttack",
     "ModifiedEntropy",
     "Outputs",
+    "QuantileRegression",
+    "Salem",
+    "ShadowOutputs",
     "Target",
+    "assign",
     "compare",
     "evaluate",
     "pool",
