@@ -1,0 +1,102 @@
+"""Fallback detection: which answers are not re-drawn when the image hardly changes?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from diffence import metrics
+from diffence.attacks.answers import AnswerOutputs
+from diffence.attacks.base import Attack, Family, Outputs
+from diffence.attacks.logistic import Logistic
+from diffence.attacks.near_duplicate import NearDuplicates
+from diffence.attacks.target import Images, Target
+
+__all__ = ["FallbackDetection"]
+
+Floats = NDArray[np.float64]
+FLOOR = 1e-12  # of a variance of phi before its logarithm is taken: equal answers
+
+
+@dataclass(eq=False)
+class FallbackDetection(Attack):
+    """Which samples does the defense treat in another way, and what do they say then? Needs labels.
+
+    A defense that shows the unprotected answer where it cannot do better (fallback "original", mode "official") shows
+    one that barely moves between near-duplicates, while re-drawn ones do; and it does so for the unusual images that
+    membership inference is best at. One that exchanges two values instead (fallback "swap") shows vectors whose other
+    classes change rank from copy to copy. Both also tell how often reconstructions keep the label, which is itself
+    different for members. Logistic regression on: the logarithm of the variance of phi over the copies; the logarithm
+    of the distance of phi from the image's own answer to the nearest copy's; the share of answers whose runner-up class
+    is the usual one; phi of the true label, the same times the first, and whether the label is right.
+    score: log odds of being a member.
+
+    k, seed, pixels, flip, asked: of `NearDuplicates`, whose collection it shares.
+    """
+
+    k: int = 15
+    seed: int = 0
+    pixels: int = 3
+    flip: bool = False
+    asked: int | None = None
+    progress: bool = False
+    family: ClassVar[Family] = "adaptive"
+    requires: ClassVar[type[Outputs]] = AnswerOutputs
+    name: ClassVar[str] = "fallback detection"
+    needs_labels: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        self._copies()
+
+    def _copies(self) -> NearDuplicates:
+        return NearDuplicates(
+            k=self.k, seed=self.seed, pixels=self.pixels, flip=self.flip, asked=self.asked, progress=self.progress
+        )
+
+    @property
+    def query(self) -> tuple[object, ...]:
+        return self._copies().query
+
+    def collect(self, target: Target, images: Images, labels: ArrayLike | None = None) -> AnswerOutputs:
+        """1 + `asked`, or 1 + k, queries an image."""
+        return self._copies().collect(target, images, labels)
+
+    def stillness(self, outputs: AnswerOutputs) -> Floats:
+        """(n,) larger = less moved between near-duplicates, so more likely shown without protection.
+
+        - log10 of the distance of phi, of the shown label, from the image's own answer to that of the nearest copy.
+        No labels and no `fit` are needed.
+        """
+        return -self._nearest(outputs.phi(self.k + 1, of_shown=True))
+
+    @staticmethod
+    def _nearest(phi: Floats) -> Floats:
+        return np.asarray(0.5 * np.log10(np.square(phi[:, 1:] - phi[:, :1]).min(axis=1) + FLOOR))
+
+    def _features(self, outputs: Outputs) -> Floats:
+        assert isinstance(outputs, AnswerOutputs)
+        shown = outputs.phi(self.k + 1, of_shown=True)
+        variance = np.log10(shown.var(axis=1) + FLOOR)
+        phi = outputs.phi(1)[:, 0]
+        runner_up = np.argsort(outputs.answers[:, : self.k + 1], axis=2, kind="stable")[:, :, -2]
+        usual = (runner_up[:, :, None] == runner_up[:, None, :]).mean(axis=2).max(axis=1)
+        return np.column_stack([variance, self._nearest(shown), usual, phi, phi * variance, outputs.right(1)])
+
+    def _check(self, name: str, outputs: Outputs, classes: int | None = None) -> None:
+        super()._check(name, outputs, classes)
+        if isinstance(outputs, AnswerOutputs) and outputs.answers.shape[1] < self.k + 1:
+            raise ValueError(
+                f"{name}: {self.name} needs {self.k + 1} answers to each sample, got {outputs.answers.shape[1]}"
+            )
+
+    def _fit(self, members: Outputs, nonmembers: Outputs, targets: tuple[Outputs, Outputs] | None) -> None:
+        self.regression_ = Logistic(self._features(members), self._features(nonmembers))
+        self.threshold_ = metrics.calibrate_threshold(self._score(members), self._score(nonmembers))
+
+    def _score(self, outputs: Outputs) -> Floats:
+        if not hasattr(self, "regression_"):
+            raise RuntimeError(f"{self.name}: call fit(members, nonmembers) before score")
+        return self.regression_(self._features(outputs))
