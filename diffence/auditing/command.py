@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--members", required=True, type=pathlib.Path, help=f"the training set: {images}")
     parser.add_argument("--nonmembers", required=True, type=pathlib.Path, help="the same of others")
+    parser.add_argument("--layout", choices=("NCHW", "NHWC"), help="of images in an .npz whose shape does not tell")
     parser.add_argument("--attacks", choices=SETS, default="standard", help="default %(default)s")
     parser.add_argument("--known", type=float, default=0.5, help="share that attacks are fitted on (%(default)s)")
     parser.add_argument("--limit", type=int, help="use so many samples of each group at most, drawn by --seed")
@@ -86,7 +87,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _samples(path: pathlib.Path, arguments: argparse.Namespace) -> Dataset | Outputs:
     """Images or answers, at most --limit of them."""
-    found = read_answers(path, arguments.kind) if holds_answers(path) else data.load(path)
+    layout = {} if arguments.layout is None else {"layout": arguments.layout}
+    found = read_answers(path, arguments.kind) if holds_answers(path) else data.load(path, **layout)
     if arguments.limit is None or len(found) <= arguments.limit:
         return found
     if arguments.limit < 2:

@@ -83,6 +83,12 @@ class _Logarithm(torch.nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         probabilities: torch.Tensor = self.module(images)
+        off = (probabilities.double().sum(dim=1) - 1).abs().max()
+        if probabilities.min() < 0 or off > 1e-3:
+            raise ValueError(
+                "kind: expected probabilities (not negative, rows summing to 1 within 0.001); "
+                f"the smallest is {probabilities.min():.6g}, a sum is off by {off:.3g}"
+            )
         return probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
 
 
