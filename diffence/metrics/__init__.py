@@ -1,0 +1,63 @@
+"""How well an attack tells members from non-members, and how sure one can be of that figure.
+
+Everywhere: `members` and `nonmembers` are an attack's scores of the two groups, each of shape (n,), larger = more
+likely a member. Members are the positive class, and a sample is called a member when its score >= the threshold.
+"""
+
+from __future__ import annotations
+
+from diffence.metrics.checks import (
+    Floats,
+    Groups,
+    Ints,
+    checked_labels,
+    checked_probabilities,
+    checked_rows,
+    checked_scores,
+)
+from diffence.metrics.curve import (
+    LOW_RATE,
+    STATISTICS,
+    Roc,
+    Statistic,
+    auc,
+    balanced_accuracy,
+    balanced_accuracy_oracle,
+    roc,
+    tnr_at_fnr,
+    tpr_at_fpr,
+)
+from diffence.metrics.outputs import ece, js_divergence, phi
+from diffence.metrics.rates import clopper_pearson
+from diffence.metrics.resampling import Estimate, bootstrap, paired_bootstrap
+from diffence.metrics.thresholds import calibrate_class_thresholds, calibrate_threshold, gap_floor
+
+__all__ = [
+    "LOW_RATE",
+    "STATISTICS",
+    "Estimate",
+    "Floats",
+    "Groups",
+    "Ints",
+    "Roc",
+    "Statistic",
+    "auc",
+    "balanced_accuracy",
+    "balanced_accuracy_oracle",
+    "bootstrap",
+    "calibrate_class_thresholds",
+    "calibrate_threshold",
+    "checked_labels",
+    "checked_probabilities",
+    "checked_rows",
+    "checked_scores",
+    "clopper_pearson",
+    "ece",
+    "gap_floor",
+    "js_divergence",
+    "paired_bootstrap",
+    "phi",
+    "roc",
+    "tnr_at_fnr",
+    "tpr_at_fpr",
+]
