@@ -28,8 +28,8 @@ from diffence.metrics.curve import (
     tpr_at_fpr,
 )
 from diffence.metrics.outputs import ece, js_divergence, phi
-from diffence.metrics.rates import clopper_pearson
-from diffence.metrics.resampling import Estimate, bootstrap, paired_bootstrap
+from diffence.metrics.rates import RateEstimate, Share, clopper_pearson, negative_rate_at, nonmembers_needed, rate_at
+from diffence.metrics.resampling import Estimate, bootstrap, paired_bootstrap, replicates
 from diffence.metrics.thresholds import calibrate_class_thresholds, calibrate_threshold, gap_floor
 
 __all__ = [
@@ -39,7 +39,9 @@ __all__ = [
     "Floats",
     "Groups",
     "Ints",
+    "RateEstimate",
     "Roc",
+    "Share",
     "Statistic",
     "auc",
     "balanced_accuracy",
@@ -55,8 +57,12 @@ __all__ = [
     "ece",
     "gap_floor",
     "js_divergence",
+    "negative_rate_at",
+    "nonmembers_needed",
     "paired_bootstrap",
     "phi",
+    "rate_at",
+    "replicates",
     "roc",
     "tnr_at_fnr",
     "tpr_at_fpr",

@@ -6,8 +6,7 @@ default, can change the true-positive rate at a low false-positive rate. Infinit
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,6 +15,7 @@ from diffence.metrics.checks import Floats, Ints, checked_scores
 
 Statistic = Literal["auc", "balanced_accuracy_oracle", "tpr_at_fpr", "tnr_at_fnr"]
 
+STATISTICS: tuple[Statistic, ...] = get_args(Statistic)
 LOW_RATE = 0.001  # the 0.1 % of "TPR at 0.1 % FPR"
 
 
@@ -40,71 +40,30 @@ def allowed_errors(name: str, rate: float, n: int, strict: bool) -> int:
 
 
 # ---- figures from counts -----------------------------------------------------------------------------------------
-# tp, fp (rows, points): true and false positives at every threshold, from "nobody" (0) to "everybody"; one row a
-# resample. Plain estimates and bootstrap replicates run the same code. The sums are exact integers.
+# tp, fp (points,): true and false positives at every threshold, from "nobody" (0) to "everybody". The sums are exact
+# integers, and the divisions those of the bootstrap's replicates, so equal samples have equal figures to the last bit.
 
 
-def _auc(tp: Ints, fp: Ints, rate: float, strict: bool) -> Floats:
-    twice: Ints = np.einsum(
-        "rp,rp->r", np.diff(fp, axis=1), tp[:, 1:] + tp[:, :-1]
-    )  # the trapezoids: ties count one half
-    return np.asarray(twice / (2.0 * tp[:, -1] * fp[:, -1]))
+def counts(members: ArrayLike, nonmembers: ArrayLike) -> tuple[Ints, Ints, Floats]:
+    """tp, fp and the thresholds, +inf first: ties grouped, one point for each distinct score."""
+    positive, negative = checked_scores("members", members), checked_scores("nonmembers", nonmembers)
+    values, place = np.unique(np.concatenate([positive, negative]), return_inverse=True)
+    points = len(values) + 1
+    places = len(values) - place  # from 1: place 0 is the threshold above all scores
+    tp, fp = (np.bincount(side, minlength=points).cumsum() for side in np.split(places, [len(positive)]))
+    return tp, fp, np.append(np.inf, values[::-1])
 
 
-def _oracle(tp: Ints, fp: Ints, rate: float, strict: bool) -> Floats:
-    gain = (tp * fp[:, -1:] - fp * tp[:, -1:]).max(axis=1)  # (TPR - FPR), over a common denominator
-    return np.asarray(0.5 + gain / (2.0 * tp[:, -1] * fp[:, -1]))
+def point_at_fpr(tp: Ints, fp: Ints, allowed: int) -> int:
+    """The point with the most true positives at `allowed` false positives; of those that have as many, the first."""
+    most = tp[np.searchsorted(fp, allowed, side="right") - 1]
+    return int(np.searchsorted(tp, most, side="left"))
 
 
-def _tpr(tp: Ints, fp: Ints, rate: float, strict: bool) -> Floats:
-    allowed = allowed_errors("fpr", rate, int(fp[0, -1]), strict)
-    last = (fp <= allowed).sum(axis=1) - 1
-    return np.take_along_axis(tp, last[:, None], axis=1)[:, 0] / tp[:, -1]
-
-
-def _tnr(tp: Ints, fp: Ints, rate: float, strict: bool) -> Floats:
-    members = int(tp[0, -1])
-    first = (members - tp > allowed_errors("fnr", rate, members, strict)).sum(axis=1)
-    return 1.0 - np.take_along_axis(fp, first[:, None], axis=1)[:, 0] / fp[:, -1]
-
-
-FIGURES: dict[Statistic, Callable[[Ints, Ints, float, bool], Floats]] = {
-    "auc": _auc,
-    "balanced_accuracy_oracle": _oracle,
-    "tpr_at_fpr": _tpr,
-    "tnr_at_fnr": _tnr,
-}
-STATISTICS: tuple[Statistic, ...] = tuple(FIGURES)
-
-
-class Ranked:
-    """Two groups of samples, each sample known by the place of its score among the distinct scores, best first."""
-
-    def __init__(self, members: Floats, nonmembers: Floats) -> None:
-        values, place = np.unique(np.concatenate([members, nonmembers]), return_inverse=True)
-        self.thresholds = np.append(np.inf, values[::-1])
-        places = len(values) - place  # from 1: place 0 is the threshold above all scores
-        self.members, self.nonmembers = places[: len(members)], places[len(members) :]
-
-    def __len__(self) -> int:
-        return len(self.members) + len(self.nonmembers)
-
-    def counts(self, members: Ints | None = None, nonmembers: Ints | None = None) -> tuple[Ints, Ints]:
-        """tp, fp of resamples given as indices (rows, n) of the samples; without indices, of the samples themselves."""
-        return self._cumulative(self.members, members), self._cumulative(self.nonmembers, nonmembers)
-
-    def _cumulative(self, places: Ints, index: Ints | None) -> Ints:
-        chosen = places[None] if index is None else places[index]
-        rows, points = len(chosen), len(self.thresholds)
-        flat = (chosen + points * np.arange(rows)[:, None]).ravel()
-        return np.bincount(flat, minlength=rows * points).reshape(rows, points).cumsum(axis=1)
-
-
-def _figure(
-    statistic: Statistic, members: ArrayLike, nonmembers: ArrayLike, rate: float = LOW_RATE, strict: bool = True
-) -> float:
-    tp, fp = Ranked(checked_scores("members", members), checked_scores("nonmembers", nonmembers)).counts()
-    return float(FIGURES[statistic](tp, fp, rate, strict)[0])
+def point_at_fnr(tp: Ints, fp: Ints, allowed: int) -> int:
+    """The point with the fewest false positives at `allowed` false negatives; of those that have as few, the last."""
+    fewest = fp[np.searchsorted(tp, tp[-1] - allowed, side="left")]
+    return int(np.searchsorted(fp, fewest, side="right")) - 1
 
 
 # ---- metrics -----------------------------------------------------------------------------------------------------
@@ -112,14 +71,15 @@ def _figure(
 
 def roc(members: ArrayLike, nonmembers: ArrayLike) -> Roc:
     """Every point of the ROC curve, ties grouped: one for each distinct score, and (0, 0)."""
-    ranked = Ranked(checked_scores("members", members), checked_scores("nonmembers", nonmembers))
-    tp, fp = ranked.counts()
-    return Roc(fp[0] / fp[0, -1], tp[0] / tp[0, -1], ranked.thresholds)
+    tp, fp, thresholds = counts(members, nonmembers)
+    return Roc(fp / fp[-1], tp / tp[-1], thresholds)
 
 
 def auc(members: ArrayLike, nonmembers: ArrayLike) -> float:
     """P(score of a member > score of a non-member) + P(equal) / 2, over all pairs."""
-    return _figure("auc", members, nonmembers)
+    tp, fp, _ = counts(members, nonmembers)
+    twice = np.dot(np.diff(fp), tp[1:] + tp[:-1])  # the trapezoids: ties count one half
+    return float(twice / (2.0 * tp[-1] * fp[-1]))
 
 
 def balanced_accuracy(members: ArrayLike, nonmembers: ArrayLike) -> float:
@@ -140,7 +100,9 @@ def balanced_accuracy_oracle(members: ArrayLike, nonmembers: ArrayLike) -> float
 
     The convention of LiRA, HAMP and Diffence. Optimistic by construction: no attacker knows this threshold.
     """
-    return _figure("balanced_accuracy_oracle", members, nonmembers)
+    tp, fp, _ = counts(members, nonmembers)
+    gain = (tp * fp[-1] - fp * tp[-1]).max()  # (TPR - FPR), over a common denominator
+    return float(0.5 + gain / (2.0 * tp[-1] * fp[-1]))
 
 
 def tpr_at_fpr(members: ArrayLike, nonmembers: ArrayLike, fpr: float = LOW_RATE, *, strict: bool = True) -> float:
@@ -148,9 +110,11 @@ def tpr_at_fpr(members: ArrayLike, nonmembers: ArrayLike, fpr: float = LOW_RATE,
 
     With 1000 non-members and 0.001, strict allows no false positive, strict=False one.
     """
-    return _figure("tpr_at_fpr", members, nonmembers, fpr, strict)
+    tp, fp, _ = counts(members, nonmembers)
+    return float(tp[point_at_fpr(tp, fp, allowed_errors("fpr", fpr, int(fp[-1]), strict))] / tp[-1])
 
 
 def tnr_at_fnr(members: ArrayLike, nonmembers: ArrayLike, fnr: float = LOW_RATE, *, strict: bool = True) -> float:
     """The mirror image of `tpr_at_fpr`: the largest TNR among ROC points with FNR < fnr (strict) or FNR <= fnr."""
-    return _figure("tnr_at_fnr", members, nonmembers, fnr, strict)
+    tp, fp, _ = counts(members, nonmembers)
+    return float(1.0 - fp[point_at_fnr(tp, fp, allowed_errors("fnr", fnr, int(tp[-1]), strict))] / fp[-1])
