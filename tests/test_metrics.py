@@ -311,8 +311,8 @@ def test_rate_at_takes_the_lowest_error_of_equal_rates() -> None:
     """Both 5 and 2 find two of three members within one false positive of four; 5 makes none."""
     found = metrics.rate_at([9.0, 5.0, 1.0], [2.0, 1.0, 0.0, 0.0], 0.3)
     assert (found.threshold, found.rate.seen, found.error.seen) == (5.0, 2, 0)
-    # Both 4 and 3 reject two of three non-members within one false negative of four; 3 makes none.
-    mirrored = metrics.negative_rate_at([3.0, 9.0, 9.0, 9.0], [1.0, 2.5, 4.0], 0.3)
+    # Both 9 and 3 reject two of three non-members within one false negative of four; 3 makes none.
+    mirrored = metrics.negative_rate_at([3.0, 9.0, 9.0, 9.0], [1.0, 2.5, 10.0], 0.3)
     assert (mirrored.threshold, mirrored.rate.seen, mirrored.error.seen) == (3.0, 2, 0)
 
 
