@@ -162,3 +162,15 @@ def search_interval(
     phi_original: ArrayLike | None = None,
 ) -> dict[str, Any]:
     """-> low, high, divergence, best, and the arrays lows, highs, divergences of every pair tried."""
+
+def bootstrap(
+    members: ArrayLike,  # integers (pairs, members): places, 0 for the largest score, equal for equal scores
+    nonmembers: ArrayLike,  # integers (pairs, nonmembers)
+    member_draws: ArrayLike,  # integers (rows, members): positions
+    nonmember_draws: ArrayLike,  # integers (rows, nonmembers)
+    *,
+    false_positives: int,
+    false_negatives: int,
+    threads: int,
+) -> NDArray[np.int64]:
+    """-> int64 (4, pairs, rows): twice the area, the best TP * n - FP * m, TP at the FP, FP at the FN allowed."""

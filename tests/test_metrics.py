@@ -10,7 +10,7 @@ import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
 import sklearn.metrics as sk
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
@@ -43,6 +43,7 @@ def plain_song_mittal(members: NDArray[Any], nonmembers: NDArray[Any]) -> float:
 # ---- plain figures -----------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(tied_scores, tied_scores)
 def test_equals_scikit_learn_with_ties(members: NDArray[Any], nonmembers: NDArray[Any]) -> None:
     fpr, tpr = sk_roc(members, nonmembers)
@@ -286,6 +287,72 @@ def test_zero_false_positives_prove_the_rate_from_2995_nonmembers_on() -> None:
         metrics.clopper_pearson(1, 2, confidence=95)
 
 
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("rate", [0.001, 0.05, 0.3, 1.0])
+def test_rate_at_is_the_metric_with_counts(rate: float, strict: bool) -> None:
+    rng = np.random.default_rng(1)
+    members, nonmembers = np.round(rng.normal(0.5, 1, 300), 2), np.round(rng.normal(0, 1, 500), 2)
+    found = metrics.rate_at(members, nonmembers, rate, strict=strict)
+    assert found.rate.value == metrics.tpr_at_fpr(members, nonmembers, rate, strict=strict)
+    assert found.rate.seen == (members >= found.threshold).sum()
+    assert found.error.seen == (nonmembers >= found.threshold).sum()
+    assert (found.rate.n, found.error.n) == (300, 500)
+    assert found.error.value < rate or (not strict and found.error.value == rate)
+    for share in found[1:]:
+        assert share[1:3] == metrics.clopper_pearson(share.seen, share.n)
+    mirrored = metrics.negative_rate_at(-nonmembers, -members, rate, strict=strict)
+    assert mirrored[1:] == found[1:]
+    assert mirrored.error.seen == (-nonmembers < mirrored.threshold).sum()
+    tnr = metrics.negative_rate_at(members, nonmembers, rate, strict=strict)
+    assert tnr.rate.value == pytest.approx(metrics.tnr_at_fnr(members, nonmembers, rate, strict=strict), abs=1e-15)
+
+
+def test_rate_at_takes_the_lowest_error_of_equal_rates() -> None:
+    """Both 5 and 2 find two of three members within one false positive of four; 5 makes none."""
+    found = metrics.rate_at([9.0, 5.0, 1.0], [2.0, 1.0, 0.0, 0.0], 0.3)
+    assert (found.threshold, found.rate.seen, found.error.seen) == (5.0, 2, 0)
+    # Both 9 and 3 reject two of three non-members within one false negative of four; 3 makes none.
+    mirrored = metrics.negative_rate_at([3.0, 9.0, 9.0, 9.0], [1.0, 2.5, 10.0], 0.3)
+    assert (mirrored.threshold, mirrored.rate.seen, mirrored.error.seen) == (3.0, 2, 0)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_rate_at_zero(strict: bool) -> None:
+    found = metrics.rate_at([3.0, 2.0, 1.0], [2.0, 0.0], 0.0, strict=strict)
+    assert found == (
+        3.0,
+        metrics.Share(1 / 3, *metrics.clopper_pearson(1, 3), 1, 3),
+        (0.0, 0.0, found.error.high, 0, 2),
+    )
+    nobody = metrics.rate_at([1.0], [2.0], 0.0, strict=strict)
+    assert (nobody.threshold, nobody.rate.seen, nobody.error.seen) == (np.inf, 0, 0)
+    mirrored = metrics.negative_rate_at([3.0, 2.0, 1.0], [2.0, 0.0], 0.0, strict=strict)
+    assert (mirrored.threshold, mirrored.rate.seen, mirrored.error.seen) == (1.0, 1, 0)
+    with pytest.raises(ValueError, match=r"^fpr: .*-0\.1"):
+        metrics.rate_at([1.0], [2.0], -0.1)
+
+
+def test_rate_at_without_a_false_positive_proves_nothing_below_its_bound() -> None:
+    """attacks.md section 1: of 1000 non-members none, and the FPR may be 0.3682 %."""
+    found = metrics.rate_at(np.arange(1000) + 1000.0, np.arange(1000.0))
+    assert (found.rate.value, found.error.seen) == (1.0, 0)
+    assert found.error.high == pytest.approx(0.003682, abs=5e-7)
+
+
+def test_nonmembers_needed() -> None:
+    assert metrics.nonmembers_needed(0.001) == 2995
+    assert metrics.nonmembers_needed(0.5, 0.75) == 2
+    for rate, confidence in itertools.product([0.5, 0.1, 0.01, 1e-3, 1e-5], [0.5, 0.9, 0.95, 0.99]):
+        n = metrics.nonmembers_needed(rate, confidence)
+        assert metrics.clopper_pearson(0, n, 2 * confidence - 1 or 1e-12)[1] <= rate * (1 + 1e-9)
+        assert n == 1 or metrics.clopper_pearson(0, n - 1, 2 * confidence - 1 or 1e-12)[1] > rate
+    for bad in (0.0, 1.0, -0.1, np.nan):
+        with pytest.raises(ValueError, match=r"^rate: expected a value between 0 and 1"):
+            metrics.nonmembers_needed(bad)
+        with pytest.raises(ValueError, match=r"^confidence: expected a value between 0 and 1"):
+            metrics.nonmembers_needed(0.5, bad)
+
+
 # ---- bad scores, refused by every metric -------------------------------------------------------------------------
 
 PAIRED = [
@@ -295,6 +362,8 @@ PAIRED = [
     metrics.tpr_at_fpr,
     metrics.tnr_at_fnr,
     metrics.calibrate_threshold,
+    metrics.rate_at,
+    metrics.negative_rate_at,
     lambda members, nonmembers: metrics.bootstrap(members, nonmembers, seed=0, resamples=2),
 ]
 
@@ -418,7 +487,7 @@ def test_pairs_are_pairs() -> None:
 
 def test_pairs_must_be_of_the_same_samples() -> None:
     before, after = normal_scores(0.7, 30, 40, 1), normal_scores(0.7, 30, 41, 1)
-    with pytest.raises(ValueError, match=r"^defended, undefended: .*\[\(30, 41\)\] and \[\(30, 40\)\]"):
+    with pytest.raises(ValueError, match=r"^defended, undefended: .*\(30, 41\) and \(30, 40\)"):
         metrics.paired_bootstrap(after, before, seed=0, resamples=2)
 
 

@@ -285,4 +285,22 @@ df_code df_search_interval(int64_t images, int32_t n, const double *phi, const u
                            const double *phi_original, df_mode mode, df_search *result, int32_t room, double *lows,
                            double *highs, double *divergences, df_error *error);
 
+/* ---------------------------------------------------------------- bootstrap */
+
+/* Several attacks' scores of the same members and non-members, and resamples of these: positions, drawn with
+ * replacement, of as many members and non-members as there are. A score is told by its place: 0 for the largest, equal
+ * for equal scores, below members + nonmembers. */
+typedef struct df_bootstrap {
+    int64_t rows; /* resamples */
+    int32_t pairs, members, nonmembers;
+    const int32_t *member_places, *nonmember_places; /* [pairs,members], [pairs,nonmembers] */
+    const int32_t *member_draws, *nonmember_draws;   /* [rows,members], [rows,nonmembers] */
+    int32_t false_positives, false_negatives;        /* the most that are allowed */
+} df_bootstrap;
+
+/* counts[4,pairs,rows], of the ROC curve of each pair's scores in each resample: twice the area, in pairs of a member
+ * and a non-member; the largest TP * nonmembers - FP * members; the largest TP at the FP allowed; the smallest FP at
+ * the false negatives allowed. Exact, so the same for any number of threads. */
+df_code df_bootstrap_counts(const df_bootstrap *plan, int32_t threads, int64_t *counts, df_error *error);
+
 #endif

@@ -281,6 +281,36 @@ static void print_position(char *text, size_t room, PyArrayObject *array, const 
     }
 }
 
+/* A copy of an array that is int32 already, checked after it was made. */
+static PyArrayObject *copy_int32(PyArrayObject *array, const char *name, int32_t low, int32_t high) {
+    PyArrayObject *copy = (PyArrayObject *)PyArray_FromArray(array, PyArray_DescrFromType(NPY_INT32),
+                                                             NPY_ARRAY_CARRAY | NPY_ARRAY_ENSURECOPY);
+    Py_DECREF(array);
+    if (!copy) {
+        return NULL;
+    }
+    const int32_t *numbers = PyArray_DATA(copy);
+    npy_intp count = PyArray_SIZE(copy);
+    int32_t least = high, most = low;
+    for (npy_intp i = 0; i < count; i++) {
+        least = numbers[i] < least ? numbers[i] : least;
+        most = numbers[i] > most ? numbers[i] : most;
+    }
+    if (least >= low && most <= high) {
+        return copy;
+    }
+    npy_intp first = 0;
+    while (numbers[first] >= low && numbers[first] <= high) {
+        first++;
+    }
+    char where[160];
+    print_position(where, sizeof where, copy, name, first);
+    PyErr_Format(PyExc_ValueError, "%s: expected an integer from %d to %d, got %d", where, (int)low, (int)high,
+                 (int)numbers[first]);
+    Py_DECREF(copy);
+    return NULL;
+}
+
 PyArrayObject *int32_array(PyObject *value, const char *name, int rank, const npy_intp *shape, int32_t low,
                            int32_t high) {
     PyArrayObject *wide = shaped_array(value, name, rank, shape);
@@ -289,6 +319,9 @@ PyArrayObject *int32_array(PyObject *value, const char *name, int rank, const np
     }
     if (!PyTypeNum_ISINTEGER(PyArray_TYPE(wide))) {
         return refuse_dtype(wide, name, "integers");
+    }
+    if (PyArray_TYPE(wide) == NPY_INT32) {
+        return copy_int32(wide, name, low, high);
     }
     /* Only a 64-bit unsigned integer can be larger than an int64, and such a one is then negative in two's complement;
      * `wraps` tells the two apart. */

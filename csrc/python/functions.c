@@ -406,6 +406,72 @@ static PyObject *core_search_interval(PyObject *Py_UNUSED(module), PyObject *arg
     return answer;
 }
 
+/* ---------------------------------------------------------------- bootstrap */
+
+PyDoc_STRVAR(bootstrap_doc,
+             "bootstrap(members, nonmembers, member_draws, nonmember_draws, *, false_positives, false_negatives,\n"
+             "          threads)\n--\n\n"
+             "Counts, int64 (4, pairs, rows), of the ROC curves of resamples. members, integers (pairs, members), and\n"
+             "nonmembers: the places of the scores, 0 for the largest, equal for equal scores. member_draws, integers\n"
+             "(rows, members), and nonmember_draws: the positions drawn. See df_bootstrap_counts.");
+
+static PyObject *core_bootstrap(PyObject *Py_UNUSED(module), PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"members",         "nonmembers",      "member_draws", "nonmember_draws",
+                            "false_positives", "false_negatives", "threads",      NULL};
+    PyObject *values[4], *false_positives, *false_negatives, *threads_value, *answer = NULL;
+    df_bootstrap plan;
+    int32_t threads;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOO$OOO:bootstrap", names, &values[0], &values[1], &values[2],
+                                     &values[3], &false_positives, &false_negatives, &threads_value) ||
+        int32_argument(false_positives, "false_positives", 0, INT32_MAX, &plan.false_positives) < 0 ||
+        int32_argument(false_negatives, "false_negatives", 0, INT32_MAX, &plan.false_negatives) < 0 ||
+        int32_argument(threads_value, "threads", 1, INT32_MAX, &threads) < 0) {
+        return NULL;
+    }
+    npy_intp shape[2] = {-'P', -'m'};
+    PyArrayObject *arrays[4] = {NULL}, *counts = NULL;
+    for (int i = 0; i < 4; i++) {
+        if (i == 1) {
+            shape[0] = PyArray_DIM(arrays[0], 0);
+            shape[1] = -'n';
+        } else if (i >= 2) {
+            shape[0] = i == 2 ? -'R' : PyArray_DIM(arrays[2], 0);
+            shape[1] = PyArray_DIM(arrays[i - 2], 1);
+        }
+        arrays[i] = int32_array(values[i], names[i], 2, shape, 0, INT32_MAX);
+        if (!arrays[i]) {
+            goto done;
+        }
+    }
+    npy_intp counts_shape[3] = {4, PyArray_DIM(arrays[0], 0), shape[0]};
+    if (counts_shape[1] > INT32_MAX || PyArray_DIM(arrays[0], 1) > INT32_MAX || shape[1] > INT32_MAX) {
+        PyErr_SetString(PyExc_ValueError, "members, nonmembers: expected fewer than 2**31 pairs and samples");
+        goto done;
+    }
+    counts = new_array(3, counts_shape, NPY_INT64);
+    if (counts) {
+        plan.rows = shape[0];
+        plan.pairs = (int32_t)counts_shape[1];
+        plan.members = (int32_t)PyArray_DIM(arrays[0], 1);
+        plan.nonmembers = (int32_t)shape[1];
+        plan.member_places = PyArray_DATA(arrays[0]);
+        plan.nonmember_places = PyArray_DATA(arrays[1]);
+        plan.member_draws = PyArray_DATA(arrays[2]);
+        plan.nonmember_draws = PyArray_DATA(arrays[3]);
+        df_error error;
+        PyThreadState *thread = PyEval_SaveThread();
+        df_code code = df_bootstrap_counts(&plan, threads, PyArray_DATA(counts), &error);
+        PyEval_RestoreThread(thread);
+        answer = code == DF_OK ? Py_NewRef(counts) : raise_core_error(code, &error);
+    }
+done:
+    for (int i = 0; i < 4; i++) {
+        Py_XDECREF(arrays[i]);
+    }
+    Py_XDECREF(counts);
+    return answer;
+}
+
 PyMethodDef functions[] = {
     KEYWORD_METHOD("isas", core_isas, isas_doc),
     KEYWORD_METHOD("default_isa", core_default_isa, default_isa_doc),
@@ -419,5 +485,6 @@ PyMethodDef functions[] = {
     KEYWORD_METHOD("select", core_select, select_doc),
     KEYWORD_METHOD("average", core_average, average_doc),
     KEYWORD_METHOD("search_interval", core_search_interval, search_interval_doc),
+    KEYWORD_METHOD("bootstrap", core_bootstrap, bootstrap_doc),
     {NULL, NULL, 0, NULL},
 };
