@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import special
 
 from diffence import metrics
 from diffence.attacks.answers import AnswerOutputs
@@ -18,7 +19,7 @@ from diffence.attacks.target import Images, Target
 __all__ = ["FallbackDetection"]
 
 Floats = NDArray[np.float64]
-FLOOR = 1e-12  # of a variance of phi before its logarithm is taken: equal answers
+FLOOR = 1e-12  # of a variance or a squared distance before its logarithm is taken: equal answers
 
 
 @dataclass(eq=False)
@@ -29,9 +30,9 @@ class FallbackDetection(Attack):
     one that barely moves between near-duplicates, while re-drawn ones do; and it does so for the unusual images that
     membership inference is best at. One that exchanges two values instead (fallback "swap") shows vectors whose other
     classes change rank from copy to copy. Both also tell how often reconstructions keep the label, which is itself
-    different for members. Logistic regression on: the logarithm of the variance of phi over the copies; the logarithm
-    of the distance of phi from the image's own answer to the nearest copy's; the share of answers whose runner-up class
-    is the usual one; phi of the true label, the same times the first, and whether the label is right.
+    different for members. Logistic regression on: the logarithm of the variance of phi over the copies; `stillness`;
+    the share of answers whose runner-up class is the usual one; phi of the true label, the same times the first, and
+    whether the label is right.
     score: log odds of being a member.
 
     k, seed, pixels, flip, asked: of `NearDuplicates`, whose collection it shares.
@@ -67,14 +68,13 @@ class FallbackDetection(Attack):
     def stillness(self, outputs: AnswerOutputs) -> Floats:
         """(n,) larger = less moved between near-duplicates, so more likely shown without protection.
 
-        - log10 of the distance of phi, of the shown label, from the image's own answer to that of the nearest copy.
-        No labels and no `fit` are needed.
+        - log10 of the distance (root mean square over the classes) between the log probabilities that are shown for the
+        image itself and for the nearest of its copies: one copy that falls back too is enough. No labels and no `fit`
+        are needed.
         """
-        return -self._nearest(outputs.phi(self.k + 1, of_shown=True))
-
-    @staticmethod
-    def _nearest(phi: Floats) -> Floats:
-        return np.asarray(0.5 * np.log10(np.square(phi[:, 1:] - phi[:, :1]).min(axis=1) + FLOOR))
+        log_p = special.log_softmax(outputs.answers[:, : self.k + 1], axis=2)
+        apart = np.square(log_p[:, 1:] - log_p[:, :1]).mean(axis=2).min(axis=1)
+        return np.asarray(-0.5 * np.log10(apart + FLOOR))
 
     def _features(self, outputs: Outputs) -> Floats:
         assert isinstance(outputs, AnswerOutputs)
@@ -83,7 +83,7 @@ class FallbackDetection(Attack):
         phi = outputs.phi(1)[:, 0]
         runner_up = np.argsort(outputs.answers[:, : self.k + 1], axis=2, kind="stable")[:, :, -2]
         usual = (runner_up[:, :, None] == runner_up[:, None, :]).mean(axis=2).max(axis=1)
-        return np.column_stack([variance, self._nearest(shown), usual, phi, phi * variance, outputs.right(1)])
+        return np.column_stack([variance, self.stillness(outputs), usual, phi, phi * variance, outputs.right(1)])
 
     def _check(self, name: str, outputs: Outputs, classes: int | None = None) -> None:
         super()._check(name, outputs, classes)
