@@ -45,6 +45,7 @@ from diffence.engine import Engine
 from diffence.experiments.demo import small_network
 from diffence.fence import Diffence
 from diffence.files import write_text
+from diffence.unets import load as load_diffusion
 from diffence.unets import train_diffusion
 
 MEMBERS, KNOWN, CALIBRATION = 100, 30, 30
@@ -109,6 +110,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=30, help="reconstructions an image (default %(default)s)")
     parser.add_argument("--T", type=int, default=160, help="noise level (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--ddpm", type=pathlib.Path, help="of the diffusion model: read, or trained if missing")
     parser.add_argument("--threads", type=int, help="of torch and of the engine (default: all cores)")
     parser.add_argument("--out", type=pathlib.Path, help="a CSV file for the table")
     arguments = parser.parse_args()
@@ -126,17 +128,14 @@ def main() -> None:
         seed=arguments.seed,
     )
     with tempfile.TemporaryDirectory() as scratch:
-        model = train_diffusion(
-            data.images[np.concatenate([split.members for split in splits])],
-            small_network(data.shape, arguments.T),
-            out=pathlib.Path(scratch) / "ddpm.safetensors",
-            steps=500,
-            batch=64,
-            lr=1e-3,
-            flip=False,
-            seed=arguments.seed,
-            progress=True,
-        )
+        path = arguments.ddpm or pathlib.Path(scratch) / "ddpm.safetensors"
+        if not path.exists():
+            members = data.images[np.concatenate([split.members for split in splits])]
+            network = small_network(data.shape, arguments.T)
+            train_diffusion(
+                members, network, out=path, steps=500, batch=64, lr=1e-3, flip=False, seed=arguments.seed, progress=True
+            )
+        model = load_diffusion(path)
     engine, single = Engine(model, threads=arguments.threads), Engine(model, threads=arguments.threads, batch=1)
     found: dict[tuple[str, str], list[Evaluation]] = {}
     for number, split in enumerate(tqdm(splits, "classifiers")):

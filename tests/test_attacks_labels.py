@@ -28,6 +28,7 @@ from diffence.attacks import (
     Target,
     VariantLabels,
 )
+from diffence.attacks.boundary import _normal
 
 SHAPE = (1, 8, 8)
 
@@ -338,12 +339,24 @@ def test_the_distance_to_a_plane_is_found(levels: bool) -> None:
 
 def test_more_iterations_come_nearer_and_never_go_back() -> None:
     model, images, truth = linear((3, 6, 6), 6)
-    found = [
-        Boundary(iterations=iterations).collect(model.target, images, truth).distances for iterations in (0, 1, 4, 12)
-    ]
-    for farther, nearer in itertools.pairwise(found):
-        assert (nearer <= farther).all()
-        assert nearer.mean() < farther.mean()
+    for evaluations, steps in (
+        (100, (0, 1, 4, 12)),
+        (1, range(7)),
+    ):  # one direction alone often leads away
+        found = [
+            Boundary(iterations=iterations, evaluations=evaluations).collect(model.target, images, truth).distances
+            for iterations in steps
+        ]
+        for farther, nearer in itertools.pairwise(found):
+            assert (nearer <= farther).all()
+            assert nearer.mean() < farther.mean() or evaluations == 1
+
+
+def test_the_normal_is_the_papers_estimate() -> None:
+    """Directions by their sign less the mean sign; all alike where the signs are (equation 16)."""
+    np.testing.assert_allclose(_normal(np.array([1.0, 1.0, -1.0]), np.eye(3)), np.array([1, 1, -2]) / 6**0.5)
+    np.testing.assert_allclose(_normal(-np.ones(3), np.eye(3)), -np.ones(3) / 3**0.5)
+    assert (_normal(np.ones(2), np.zeros((2, 3))) == 0).all()
 
 
 def test_most_queries_is_the_documented_sum() -> None:

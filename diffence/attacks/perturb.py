@@ -94,29 +94,28 @@ def near_duplicates(images: Any, count: int, *, pixels: int, flip: bool, seed: i
     size = given[0].size
     if not 1 <= pixels <= size:
         raise ValueError(f"pixels: expected 1 to {size}, the values of an image, got {pixels}")
+    given = np.ascontiguousarray(given)  # so that a copy's values can be reached by their number
     step = np.uint8(1) if given.dtype == np.uint8 else np.asarray(1 / 255, given.dtype)
     top = given.dtype.type(255 if given.dtype == np.uint8 else 1)
-    made = [np.empty_like(given) for _ in range(count)]
+    made = [given.copy() for _ in range(count)]
     for row, rng in enumerate(generators(values, seed, "near-duplicates")):
         flat = given[row].reshape(-1)
         seen: set[bytes] = set()
-        for variant in range(count):
+        for copies in made:
             for _ in range(TRIES):
-                changed = _nudged(flat, step, top, pixels, rng)
-                if changed.tobytes() not in seen:
+                places = np.sort(rng.choice(size, pixels, replace=False))
+                changed = _nudged(flat[places], rng.random(pixels) < 0.5, step, top)
+                content = places.tobytes() + changed.tobytes()
+                if content not in seen:
                     break
-            seen.add(changed.tobytes())
-            image = changed.reshape(given.shape[1:])
-            made[variant][row] = image[..., ::-1] if flip and variant % 2 == 0 else image
-    return made
+            seen.add(content)
+            copies[row].reshape(-1)[places] = changed
+    return [copies[..., ::-1] if flip and number % 2 == 0 else copies for number, copies in enumerate(made)]
 
 
-def _nudged(flat: Images, step: Any, top: Any, pixels: int, rng: np.random.Generator) -> Images:
-    places = rng.choice(flat.size, pixels, replace=False)
-    up = rng.random(pixels) < 0.5
-    changed, old = flat.copy(), flat[places]
+def _nudged(old: Images, up: NDArray[np.bool_], step: Any, top: Any) -> Images:
+    """`old` one step up or down, the other way where it would leave 0 to `top`."""
     up = np.where(up, old <= top - step, old < step)
     # Both sides are computed everywhere, so each is kept inside the range before uint8 could wrap around.
     moved = np.where(up, np.minimum(old, top - step) + step, np.maximum(old, step) - step)
-    changed[places] = np.clip(moved, 0, top)  # 1 - 1 / 255 + 1 / 255 may round above 1
-    return changed
+    return np.asarray(np.clip(moved, 0, top))  # 1 - 1 / 255 + 1 / 255 may round above 1
