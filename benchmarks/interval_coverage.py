@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -20,6 +21,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from diffence import metrics
+
+os.environ.setdefault("DIFFENCE_NUM_THREADS", "1")  # the simulations run side by side
 
 Floats = NDArray[np.float64]
 Pair = tuple[Floats, Floats]

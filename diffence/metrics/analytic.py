@@ -26,7 +26,8 @@ class Difference(NamedTuple):
 def hanley_mcneil(auc: float, members: int, nonmembers: int) -> float:
     """Half the width of the 95 % interval of an AUC of this size (Hanley and McNeil, Radiology 1982): for planning.
 
-    Exact for exponentially distributed scores and near for others; 1000 + 1000 samples at 0.68 give 0.0233.
+    For exponentially distributed scores, and near for others where the groups are of about equal size (normal scores,
+    30 times as many members: about 15 % too narrow). 1000 + 1000 samples at 0.68 give 0.0233.
     """
     if not 0 <= auc <= 1:
         raise ValueError(f"auc: expected a value from 0 to 1, got {auc}")

@@ -28,12 +28,12 @@ def maximum(values: ArrayLike, replicates: ArrayLike) -> Maximum:
     resamples. For AUC and the rates; the oracle accuracy is biased before any choice.
 
     The largest of several estimates is too large, the more so the more attacks are equally good. value takes off what
-    the bootstrap says of this bias: the mean over resamples of the largest replicate minus the best attack's. low is the
-    largest of lower bounds that hold for all attacks at once (one-sided 97.5 %, by the largest studentised deviation
-    in each resample), so that P(low <= true maximum) >= 97.5 % however many attacks there are and however they depend
-    on each other. high is the largest of the attacks' own upper ends, which needs no correction: it fails only where
-    the strongest attack's does. Of a single attack the interval is nearly that of `bootstrap`, and like that one it
-    has no width where no resample contains an error: `rate_at` has an exact one.
+    the bootstrap says of this bias: the mean over resamples of the largest replicate minus the best attack's. low is
+    the largest of lower bounds that hold for all attacks at once (one-sided 97.5 %, by the largest studentised
+    deviation in each resample), so that P(low <= true maximum) >= 97.5 % however many attacks there are and however
+    they depend on each other. high is the largest of the attacks' own upper ends, which needs no correction: it fails
+    only where the strongest attack's does. Of a single attack the interval is nearly that of `bootstrap`, and like that
+    one it has no width where no resample contains an error: `rate_at` has an exact one.
 
     Measured (benchmarks/interval_coverage.py), eight attacks, 200 + 200 samples, intervals with 95 to 99 % coverage of
     the true maximum; bias of value, of the naive maximum, in points of AUC: all at AUC 0.5, independent +2.4, +4.1;
