@@ -6,6 +6,8 @@ likely a member. Members are the positive class, and a sample is called a member
 
 from __future__ import annotations
 
+from diffence.metrics.analytic import Difference, delong, hanley_mcneil
+from diffence.metrics.bounds import EpsilonBound, epsilon_lower_bound, ratio_bound
 from diffence.metrics.checks import (
     Floats,
     Groups,
@@ -30,15 +32,19 @@ from diffence.metrics.curve import (
 from diffence.metrics.outputs import ece, js_divergence, phi
 from diffence.metrics.rates import RateEstimate, Share, clopper_pearson, negative_rate_at, nonmembers_needed, rate_at
 from diffence.metrics.resampling import Estimate, bootstrap, paired_bootstrap, replicates
+from diffence.metrics.several import Maximum, maximum
 from diffence.metrics.thresholds import calibrate_class_thresholds, calibrate_threshold, gap_floor
 
 __all__ = [
     "LOW_RATE",
     "STATISTICS",
+    "Difference",
+    "EpsilonBound",
     "Estimate",
     "Floats",
     "Groups",
     "Ints",
+    "Maximum",
     "RateEstimate",
     "Roc",
     "Share",
@@ -54,14 +60,19 @@ __all__ = [
     "checked_rows",
     "checked_scores",
     "clopper_pearson",
+    "delong",
     "ece",
+    "epsilon_lower_bound",
     "gap_floor",
+    "hanley_mcneil",
     "js_divergence",
+    "maximum",
     "negative_rate_at",
     "nonmembers_needed",
     "paired_bootstrap",
     "phi",
     "rate_at",
+    "ratio_bound",
     "replicates",
     "roc",
     "tnr_at_fnr",
