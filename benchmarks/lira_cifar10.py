@@ -25,7 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=pathlib.Path, required=True)
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("artifacts/lira_cifar10"))
-    parser.add_argument("--pool", type=int, default=10_000)
+    parser.add_argument("--pool", type=int, default=8000)
     parser.add_argument("--shadows", type=int, default=16)
     parser.add_argument("--targets", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=30)

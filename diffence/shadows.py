@@ -126,6 +126,17 @@ class _Cell:
     answers_key: dict[str, Any]
 
 
+class _Parallel(joblib.Parallel):  # type: ignore[misc]
+    """joblib.Parallel with a bar. (Results as they come, `return_as`, would do, but Ray's backend has none.)"""
+
+    def __init__(self, bar: Any, *, n_jobs: int | None) -> None:
+        super().__init__(n_jobs=n_jobs)
+        self.bar, self.before = bar, bar.n
+
+    def print_progress(self) -> None:
+        self.bar.update(self.before + self.n_completed_tasks - self.bar.n)
+
+
 class _Unit(nn.Module):
     """A classifier behind its normalisation: images in [0, 1] -> logits."""
 
@@ -248,12 +259,10 @@ class Shadows:
             return self
         self.folder.mkdir(parents=True, exist_ok=True)
         with tqdm(total=len(self), initial=len(self) - len(missing), desc="shadows", disable=not self.progress) as bar:
-            done = joblib.Parallel(n_jobs=self.n_jobs, return_as="generator_unordered")(
+            _Parallel(bar, n_jobs=self.n_jobs)(
                 joblib.delayed(_work)(cell, self._task, self.images, self.labels, self.inside[:, place])
                 for place, cell in missing
             )
-            for _ in done:
-                bar.update()
         return self
 
     def collect(self, target: Target, images: Images, labels: ArrayLike | None = None) -> ShadowOutputs:
@@ -303,7 +312,8 @@ class Shadows:
 
     def subset(self, index: ArrayLike) -> Shadows:
         """Some of the shadows, by their numbers or a mask, with the same cache: to leave out one that is the target."""
-        numbers = np.arange(len(self))[np.asarray(index)]
+        wanted = np.asarray(index)
+        numbers = np.arange(len(self))[wanted] if wanted.dtype.kind in "iub" else np.empty(0, np.int64)
         if numbers.ndim != 1 or len(numbers) == 0:
             raise ValueError(f"index: expected at least one shadow of {len(self)}, got {index!r}")
         chosen = copy.copy(self)

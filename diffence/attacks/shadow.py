@@ -179,7 +179,7 @@ def assign(count: int, n: int, seed: int) -> NDArray[np.bool_]:
     Each sample is in count // 2 of them: those with the lower half of `count` uniform numbers drawn for it (Carlini et
     al., S&P 2022). So half of the models know a sample and half do not, and the models' training sets are about n / 2.
     """
-    for name, value, least in (("count", count, 2), ("n", n, 2), ("seed", seed, 0)):
+    for name, value, least in (("count", count, 2), ("n", n, 1), ("seed", seed, 0)):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
             raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
     ranks = np.random.default_rng(seed).random((n, count)).argsort(axis=1, kind="stable").argsort(axis=1)
