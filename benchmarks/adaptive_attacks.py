@@ -112,7 +112,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--ddpm", type=pathlib.Path, help="of the diffusion model: read, or trained if missing")
     parser.add_argument("--threads", type=int, help="of torch and of the engine (default: all cores)")
-    parser.add_argument("--out", type=pathlib.Path, help="a CSV file for the table")
+    parser.add_argument("--out", type=pathlib.Path, help="a CSV file for the table, written after each classifier")
     arguments = parser.parse_args()
     start = time.perf_counter()
     if arguments.threads is not None:
@@ -142,19 +142,36 @@ def main() -> None:
         fence = fenced(data, split, engine, arguments.seed + number, arguments.n, arguments.T)
         alone = fenced_alone(fence, single)
         for name, target, attacks in targets(fence, alone):
+            begun = time.perf_counter()
             for evaluation in attacked(target, attacks, data, split, arguments.seed):
                 found.setdefault((name, evaluation.attack), []).append(evaluation)
+            tqdm.write(f"{name}: {', '.join(attack.name for attack in attacks)}: {time.perf_counter() - begun:.0f} s")
+        if arguments.out is not None:
+            write_text(arguments.out, tabulate(found).to_csv(index=False))
+    print(tabulate(found).to_string(index=False, float_format="%.3f"))
+    print(f"It took {time.perf_counter() - start:.0f} s.")
+
+
+def tabulate(found: dict[tuple[str, str], list[Evaluation]]) -> pd.DataFrame:
+    """A row for each attack on each target, pooled over the classifiers."""
     rows = []
     for (name, attack), evaluations in found.items():
-        pooled = pool(evaluations).metrics
-        auc, accuracy = pooled["auc"], pooled["balanced_accuracy"]
-        rows.append((name, attack, auc.value, auc.low, auc.high, accuracy.value, accuracy.low, accuracy.high, auc.n))
-    columns = ["target", "attack", "auc", "auc_low", "auc_high", "accuracy", "accuracy_low", "accuracy_high", "n"]
-    table = pd.DataFrame(rows, columns=columns)
-    print(table.to_string(index=False, float_format="%.3f"))
-    print(f"It took {time.perf_counter() - start:.0f} s.")
-    if arguments.out is not None:
-        write_text(arguments.out, table.to_csv(index=False))
+        figures = pool(evaluations).metrics
+        auc, accuracy = figures["auc"], figures["balanced_accuracy"]
+        rows.append((name, attack, *auc[:3], *accuracy[:3], len(evaluations), auc.n))
+    columns = [
+        "target",
+        "attack",
+        "auc",
+        "low",
+        "high",
+        "accuracy",
+        "accuracy_low",
+        "accuracy_high",
+        "classifiers",
+        "n",
+    ]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def fenced_alone(fence: Diffence, single: Engine) -> Diffence:
