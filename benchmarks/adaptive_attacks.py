@@ -97,8 +97,11 @@ def targets(fence: Diffence, alone: Diffence) -> list[tuple[str, Target, list[At
     ]
     return [
         ("bare", bare, [*label_only, Loss(), RepeatQueries(k=1), *NearDuplicates.ladder()]),
-        ("fence", Target(fence), [Loss(), *RepeatQueries.ladder(), *NearDuplicates.ladder()]),
-        ("fence", Target(fence), [FallbackDetection(asked=63)]),
+        (
+            "fence",
+            Target(fence),
+            [Loss(), *RepeatQueries.ladder(), *NearDuplicates.ladder(), FallbackDetection(asked=63)],
+        ),
         ("fence", Target(alone), [Timing(repeats=1, clock=lambda: float(alone.counts["draws"]))]),
         ("fresh noise", Target(fence, rekey=rekeyed), list(RepeatQueries.ladder(fresh=True))),
     ]
