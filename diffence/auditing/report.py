@@ -366,6 +366,7 @@ def _change(
 
 def _read(path: str | os.PathLike[str]) -> tuple[Estimate, NDArray[np.float64], str, str]:
     """AUC, replicates, samples and attack of the worst finding in a file of `to_json`."""
+    __tracebackhide__ = True
     try:
         content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
         if content["diffence audit"] != _FORMAT:
