@@ -45,7 +45,7 @@ _BATCH = 256  # images asked at once
 _ONE_AT_A_TIME = threading.Lock()  # joblib's threads would share torch's number of threads and its random generator
 
 Train = Callable[[Images, NDArray[np.int64], int], nn.Module]
-Wrap = Callable[[nn.Module], Any]
+Wrap = Callable[[nn.Module, Images, Images], Any]
 
 
 class Query(NamedTuple):
@@ -169,8 +169,10 @@ class Shadows:
         `<name>.damaged` with a warning, and made again. A worker elsewhere must see the same folder.
     count, seed: membership by `attacks.assign`; inside (n, count) bool gives another one.
     augmentations: changed versions of each image, asked beside the image itself.
-    wrap: puts something around each network before it is asked, such as a fence: (nn.Module on images in [0, 1]) ->
-        the same kind. Shadows are then asked through the whole defense.
+    wrap: puts something around each network before it is asked, such as a fence: a function (network, members, others)
+        -> module, where the network and the module take images in [0, 1], members are the images that the network was
+        trained on, and others the rest of the pool. Shadows are then asked through the whole defense, fitted as the
+        target's defender fits it.
     version, wrap_version: of a training function and of `wrap`. None takes their source, with what it names in its own
         module; code that it calls elsewhere is not seen. Needed where there is no such source, or a closure.
     n_jobs: of joblib.Parallel; None does what a surrounding `joblib.parallel_config` says (which is also the way to a
@@ -333,7 +335,7 @@ class Shadows:
         if self._read(cell) is None or not cell.network.exists():
             self.subset([index]).train()
         network, _ = classifiers.load(cell.network)
-        return _wrapped(network.to(self._task.recipe.device), self._task)
+        return _wrapped(network.to(self._task.recipe.device), self._task, self.images, self.inside[:, index])
 
     def target(self, index: int) -> Target:
         """Shadow `index` as a target, for experiments in which the attacker trains what he attacks.
@@ -378,7 +380,7 @@ class Shadows:
 def _work(cell: _Cell, task: _Task, images: Images, labels: NDArray[np.int64], inside: NDArray[np.bool_]) -> str:
     """Train one shadow, ask it about the whole pool, write its answers; -> their path."""
     with _ONE_AT_A_TIME, one_torch_thread():
-        module = _wrapped(_network(cell, task, images[inside], labels[inside]), task)
+        module = _wrapped(_network(cell, task, images[inside], labels[inside]), task, images, inside)
         logits = np.stack([_ask(module, query.of(images), task) for query in task.queries], axis=1)
         if not np.isfinite(logits).all():
             raise ValueError(f"shadow {cell.number}: its answers hold NaN or infinity")
@@ -426,14 +428,14 @@ def _network(cell: _Cell, task: _Task, images: Images, labels: NDArray[np.int64]
     return network
 
 
-def _wrapped(network: nn.Module, task: _Task) -> Any:
+def _wrapped(network: nn.Module, task: _Task, images: Images, inside: NDArray[np.bool_]) -> Any:
     """What is asked: the network on images in [0, 1], with `wrap` around it, in evaluation mode."""
     module: Any = network
     if isinstance(task.recipe, ShadowRecipe):
         module = _Unit(network, task.mean, task.std).to(task.recipe.device)
     module.eval()
     if task.wrap is not None:
-        module = task.wrap(module)
+        module = task.wrap(module, images[inside], images[~inside])
         if isinstance(module, nn.Module):
             module.eval()
     return module

@@ -17,9 +17,10 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from test_fence import make_diffusion
 from torch import nn
 
-from diffence import classifiers, metrics
+from diffence import Diffence, classifiers, metrics
 from diffence import shadows as module
 from diffence.attacks import RMIA, LiRA, Target, assign
 from diffence.data import load
@@ -212,7 +213,8 @@ class Fence(nn.Module):
         return logits
 
 
-def fenced(network: nn.Module) -> nn.Module:
+def fenced(network: nn.Module, members: Any, others: Any) -> nn.Module:
+    assert len(members) + len(others) == len(IMAGES)
     return Fence(network)
 
 
@@ -227,6 +229,29 @@ def test_networks_answer_in_evaluation_mode(tmp_path: pathlib.Path, wrap: Any) -
             alone = torch.cat([network(torch.from_numpy(image[None]).float() / 255) for image in IMAGES])
         factor = 1 if wrap is None else 0.5
         np.testing.assert_allclose(seen.shadow_logits[:, shadow, 0], factor * alone.numpy(), atol=1e-5)
+
+
+def real_fence(network: nn.Module, members: Any, others: Any) -> Diffence:
+    """The fence as its defender would fit it to this network."""
+    return Diffence(network, make_diffusion(), n=2, T=40, key=7).fit(members[:10], others[:10])
+
+
+def test_shadows_answer_through_a_fence(tmp_path: pathlib.Path) -> None:
+    """The labels are those of the networks, the logits are those that a fence around them gives."""
+    part: dict[str, Any] = {"images": IMAGES[:40], "labels": LABELS[:40], "count": 2}
+    plain = make(tmp_path, **part)
+    behind = make(tmp_path, wrap=real_fence, wrap_version="1", **part)
+    bare, seen = (shadows.collect(Target(target), IMAGES[:40]) for shadows in (plain, behind))
+    assert bare.shadow_logits is not None
+    assert seen.shadow_logits is not None
+    np.testing.assert_array_equal(seen.shadow_logits.argmax(-1), bare.shadow_logits.argmax(-1))
+    assert np.abs(seen.shadow_logits - bare.shadow_logits).max() > 0.01
+    inside = plain.inside[:, 1]
+    fence = real_fence(plain.model(1), IMAGES[:40][inside], IMAGES[:40][~inside]).eval()
+    with torch.no_grad():
+        expected = fence(torch.from_numpy(IMAGES[:40]).float() / 255)
+    np.testing.assert_allclose(seen.shadow_logits[:, 1, 0], expected.numpy(), atol=1e-5)
+    assert len(list(tmp_path.glob("shadow-*"))) == 2  # the same networks
 
 
 def test_recipes_of_ours_answer_in_evaluation_mode(trained: pathlib.Path) -> None:
