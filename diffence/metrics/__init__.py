@@ -32,6 +32,7 @@ from diffence.metrics.curve import (
 from diffence.metrics.outputs import ece, js_divergence, phi
 from diffence.metrics.rates import RateEstimate, Share, clopper_pearson, negative_rate_at, nonmembers_needed, rate_at
 from diffence.metrics.resampling import Estimate, bootstrap, paired_bootstrap, replicates
+from diffence.metrics.risk import privacy_risk
 from diffence.metrics.several import Maximum, maximum
 from diffence.metrics.thresholds import calibrate_class_thresholds, calibrate_threshold, gap_floor
 
@@ -71,6 +72,7 @@ __all__ = [
     "nonmembers_needed",
     "paired_bootstrap",
     "phi",
+    "privacy_risk",
     "rate_at",
     "ratio_bound",
     "replicates",
