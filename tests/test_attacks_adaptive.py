@@ -244,6 +244,8 @@ def test_logistic_regression_is_plain_where_it_can_be() -> None:
     alone = Logistic(members, nonmembers)
     both = Logistic(*(np.hstack(pair) for pair in zip((members, nonmembers), constant, strict=True)))
     np.testing.assert_allclose(both(np.hstack([members, constant[0]])), alone(members), rtol=1e-6)
+    rounding = np.full((500, 1), 0.1 + 0.2), np.full((700, 1), 0.3)  # members are told by the last bit, which is noise
+    assert metrics.auc(*(Logistic(*rounding)(own) for own in rounding)) == 0.5
     # The log odds of two normals of equal variance and equal weight: x - 1/2.
     slope = (alone([[2.0]]) - alone([[0.0]])) / 2
     assert slope[0] == pytest.approx(1.0, abs=0.15)
