@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from test_fence import make_classifier, make_diffusion
 from test_report import Page
 
 import diffence
@@ -17,6 +18,7 @@ from diffence import metrics
 from diffence.attacks import Attack, Confidence, Correctness, Loss, Outputs, RepeatQueries
 from diffence.auditing import AuditReport, attack_set, audit
 from diffence.data import Dataset
+from diffence.fence import Diffence
 
 CLASSES = 4
 
@@ -188,6 +190,35 @@ def test_each_question_is_asked_once_and_of_both_groups_together() -> None:
     ladder = RepeatQueries.ladder((1, 2))
     quick(pictures(50, 1), pictures(50, 2), ladder, model=count, batch=1000)
     assert calls == [100] * 4
+
+
+def test_a_fence_is_asked_again_and_again(capsys: pytest.CaptureFixture[str]) -> None:
+    fence = Diffence(make_classifier(), make_diffusion(), scenario=3, n=3, T=60, key=5)
+    images = np.random.default_rng(0).integers(256, size=(48, 1, 8, 8), dtype=np.uint8)
+    labels = fence.classify(images).argmax(1).numpy()
+    groups = (images[:24], labels[:24]), (images[24:], labels[24:])
+    attacks = [Loss(), RepeatQueries(k=1), RepeatQueries(k=4), RepeatQueries(k=4, fresh=True)]
+    report = quick(*groups, attacks, model=fence, before=fence.classify)
+    one, four = report["repeat (k = 1)"], report["repeat (k = 4)"]
+    for side in (0, 1):
+        np.testing.assert_array_equal(one.evaluation.scores[side], four.evaluation.scores[side])
+    assert report["repeat (fresh, k = 4)"].hypothetical
+    assert report.worst.attack != "repeat (fresh, k = 4)"
+    assert [note.split(",")[0] for note in report.notes] == [
+        "Asked 1 times",
+        "Asked 4 times",
+        "If the noise were drawn anew for each query",
+    ]
+    assert "repeating gains nothing" in str(report)
+    assert report.before is not None
+    assert {finding.attack for finding in report.before.findings} == {
+        "loss",
+        "repeat (k = 1)",
+        "repeat (k = 4)",
+        "correctness",
+    }
+    none = np.mean(~fence.sample(images).match.any(axis=1))
+    assert warned(report, "The fallback answered") == bool(none)
 
 
 def test_what_ifs_do_not_count(tmp_path: pathlib.Path) -> None:

@@ -21,7 +21,8 @@ def attack_set(name: str, *, seed: int = 0, fenced: bool = False, shadows: Any =
         decision boundary (up to 1,500 questions an image), quantile regression and timing.
     fenced: adds what is aimed at a fence: repeated and near-duplicate queries, fallback detection, and as a what-if
         repeated queries against fresh noise; "standard" asks a fence 11 times more an image, "thorough" 40 times.
-    shadows: shadow models (`diffence.shadows.Shadows`), which add LiRA and RMIA to "standard" and "thorough".
+    shadows: shadow models (`diffence.shadows.Shadows`), which add LiRA, RMIA and difficulty calibration to
+        "standard" and "thorough".
     """
     if name not in SETS:
         raise ValueError(f"attacks: expected one of {', '.join(map(repr, SETS))}, got {name!r}")
@@ -62,5 +63,6 @@ def attack_set(name: str, *, seed: int = 0, fenced: bool = False, shadows: Any =
             attacks.LiRA(shadows=shadows),
             attacks.LiRA(mode="offline", shadows=shadows),
             attacks.RMIA(shadows=shadows),
+            attacks.DifficultyCalibration(shadows=shadows),
         ]
     return chosen

@@ -78,7 +78,8 @@ class AuditReport:
     findings: one an attack, strongest first. replicates: (resamples,) the largest AUC in each bootstrap resample.
     accuracy, ece: of members and non-members, all that were given. gap_floor: AUC of the labels alone, None without
     labels. sizes: (members, non-members) evaluated. samples: says which samples were evaluated, and how; audits with
-    equal `samples` are compared in pairs. warnings: what a reader must know. setup: how it was done.
+    equal `samples` are compared in pairs. warnings: what a reader must know. notes: what repeated queries gain. setup:
+    how it was done.
     """
 
     title: str
@@ -91,6 +92,7 @@ class AuditReport:
     sizes: tuple[int, int]
     samples: str
     warnings: Sequence[str]
+    notes: Sequence[str]
     setup: Mapping[str, Any]
     seed: int
     before: AuditReport | None = None
@@ -119,7 +121,7 @@ class AuditReport:
     def text(self) -> str:
         """What a terminal prints: the headline, the table, the warnings."""
         page = self.page()
-        said = "".join(f"\n! {warning}" for warning in self.warnings)
+        said = "".join([*(f"\n{note}" for note in self.notes), *(f"\n! {warning}" for warning in self.warnings)])
         return f"{pages.audit_headline(page)}\n\n{audit_table(page.rows)}{said}"
 
     def __str__(self) -> str:
@@ -152,6 +154,7 @@ class AuditReport:
             roc=[_curve(finding) for finding in picked],
             scores=[ScoreSample(finding.attack, *finding.evaluation.scores) for finding in picked],
             warnings=self.warnings,
+            notes=self.notes,
             setup=self.setup,
         )
 

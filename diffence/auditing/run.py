@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from tqdm.auto import tqdm
 
 from diffence import metrics
-from diffence.attacks import Attack, Correctness, Evaluation, Outputs, Target, evaluate
+from diffence.attacks import AnswerOutputs, Attack, Correctness, Evaluation, Outputs, RepeatQueries, Target, evaluate
 from diffence.attacks.base import as_array
 from diffence.auditing import checks
 from diffence.auditing.attack_sets import SETS, attack_set
@@ -85,11 +85,12 @@ def audit(
     )
     splits = _split([len(group) for group in groups], known, seed)
     if before is not None and not isinstance(before, AuditReport):
+        same = attacks if isinstance(attacks, str) else [copy.deepcopy(one) for one in attacks if not one.hypothetical]
         before = audit(
             before,
             members,
             nonmembers,
-            copy.deepcopy(attacks),
+            same,
             known=known,
             seed=seed,
             mean=mean,
@@ -138,6 +139,7 @@ def audit(
         sizes=sizes,
         samples=_identity(groups, splits, seed, resamples),
         warnings=warnings,
+        notes=_notes(chosen, collected, findings),
         setup=setup,
         seed=seed,
         before=before,
@@ -448,6 +450,27 @@ def _attack_warnings(chosen: Sequence[Attack], findings: Sequence[Finding]) -> l
             )
         warnings += [f"{attack.name}: {text}" for text in getattr(attack, "warnings_", ())]
     return warnings
+
+
+def _notes(
+    chosen: Sequence[Attack], collected: dict[Hashable, tuple[Outputs, Outputs]], findings: Sequence[Finding]
+) -> list[str]:
+    """What repeated queries gain, in words: it is the question that is asked of a randomised defense."""
+    notes = []
+    found = {finding.attack: finding.auc for finding in findings}
+    for attack in chosen:
+        if not isinstance(attack, RepeatQueries):
+            continue
+        auc = found[attack.name]
+        said = f"AUC {auc.value:.3f}, 95 % interval {auc.low:.3f} to {auc.high:.3f}"
+        answers = [outputs.answers for outputs in collected[attack.query] if isinstance(outputs, AnswerOutputs)]
+        if attack.fresh:
+            notes.append(f"If the noise were drawn anew for each query, {attack.k} answers would give: {said}.")
+        elif all((one == one[:, :1]).all() for one in answers):
+            notes.append(f"Asked {attack.k} times, every image got equal answers: repeating gains nothing ({said}).")
+        else:
+            notes.append(f"Answers to the same image differ, and {attack.k} of them give: {said}.")
+    return notes
 
 
 class _Fallbacks:

@@ -128,6 +128,7 @@ def render_audit(content: AuditPage) -> str:
             f'<p class="remarks">{escape(" ".join(_remarks(content)))}</p>',
             section("Warnings", bullets(content.warnings)) if content.warnings else "",
             _attacks(content, kept),
+            section("Asking again", bullets(content.notes)) if content.notes else "",
             roc_section(content.roc, "attack"),
             _scores(content.scores),
             section("How it was set up", setup_section(content.setup)),

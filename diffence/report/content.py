@@ -255,6 +255,7 @@ class AuditPage:
     roc: Sequence[RocCurve] = ()
     scores: Sequence[ScoreSample] = ()
     warnings: Sequence[str] = ()
+    notes: Sequence[str] = ()
     setup: Mapping[str, object] = field(default_factory=dict)
 
 
