@@ -4,7 +4,7 @@
     python benchmarks/lira_cifar10.py --data ../shared/data
 
 --data as for cifar10_slice.py, whose network this is, half as wide. The pool is shared by the shadows and the target:
-every model is trained on half of it, the target on a half drawn on its own, so that the shadows' membership says nothing
+every model is trained on half of it, the target on a half drawn on its own: the shadows' membership says nothing
 about the target's. All models are kept in --out; a second run, or one after Ctrl-C or a kill, goes on from there.
 --quick checks the plumbing and shows nothing about privacy.
 """
