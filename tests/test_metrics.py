@@ -63,6 +63,7 @@ def test_equals_scikit_learn_with_ties(members: NDArray[Any], nonmembers: NDArra
             assert found == pytest.approx(1 - fpr[within(fnr, rate)].min(), abs=1e-12)
 
 
+@settings(deadline=None)
 @given(any_scores, any_scores)
 def test_auc_is_the_share_of_right_pairs(members: NDArray[Any], nonmembers: NDArray[Any]) -> None:
     pairs = np.sign(members[:, None] - nonmembers).mean()
@@ -70,12 +71,14 @@ def test_auc_is_the_share_of_right_pairs(members: NDArray[Any], nonmembers: NDAr
     assert metrics.auc(nonmembers, members) == pytest.approx((1 - pairs) / 2, abs=1e-12)
 
 
+@settings(deadline=None)
 @given(tied_scores, tied_scores, st.sampled_from([0.001, 0.05, 0.2, 0.5, 1.0]), st.booleans())
 def test_tnr_is_tpr_mirrored(members: NDArray[Any], nonmembers: NDArray[Any], rate: float, strict: bool) -> None:
     mirrored = metrics.tpr_at_fpr(-nonmembers, -members, rate, strict=strict)
     assert metrics.tnr_at_fnr(members, nonmembers, rate, strict=strict) == pytest.approx(mirrored, abs=1e-12)
 
 
+@settings(deadline=None)
 @given(any_scores, any_scores)
 def test_monotone_transforms_change_nothing(members: NDArray[Any], nonmembers: NDArray[Any]) -> None:
     ranks = stats.rankdata(np.concatenate([members, nonmembers]))
@@ -101,6 +104,7 @@ def test_monotone_transforms_change_no_figure(members: NDArray[Any], nonmembers:
     np.testing.assert_array_equal(found[0], found[1])
 
 
+@settings(deadline=None)
 @given(tied_scores, tied_scores)
 def test_swapping_the_groups_mirrors(members: NDArray[Any], nonmembers: NDArray[Any]) -> None:
     assert metrics.auc(nonmembers, members) == pytest.approx(1 - metrics.auc(members, nonmembers), abs=1e-12)
@@ -110,6 +114,7 @@ def test_swapping_the_groups_mirrors(members: NDArray[Any], nonmembers: NDArray[
     )
 
 
+@settings(deadline=None)
 @given(tied_scores, tied_scores, st.integers(2, 4), st.randoms())
 def test_order_and_duplicates_change_nothing(
     members: NDArray[Any], nonmembers: NDArray[Any], times: int, random: Any
@@ -204,6 +209,7 @@ def test_infinite_scores_are_ranked() -> None:
     assert metrics.auc([np.inf, 0.0], [-np.inf, 0.0]) == pytest.approx(7 / 8)
 
 
+@settings(deadline=None)
 @given(tied_scores, tied_scores)
 def test_calibration_is_song_and_mittals(members: NDArray[Any], nonmembers: NDArray[Any]) -> None:
     assert metrics.calibrate_threshold(members, nonmembers) == plain_song_mittal(members, nonmembers)
@@ -230,6 +236,7 @@ def test_thresholds_per_class() -> None:
     assert set(thresholds[3:]) == {plain_song_mittal(members, nonmembers)}
 
 
+@settings(deadline=None)
 @given(hnp.arrays(bool, st.integers(1, 20)), hnp.arrays(bool, st.integers(1, 20)))
 def test_balanced_accuracy_of_decisions(members: NDArray[Any], nonmembers: NDArray[Any]) -> None:
     expected = (members.mean() + 1 - nonmembers.mean()) / 2
@@ -254,6 +261,7 @@ def test_ece_vector() -> None:
     assert metrics.ece(FOUR, labels) != pytest.approx(0.375)  # read as logits, as was said
 
 
+@settings(deadline=None)
 @given(st.integers(1, 15), st.integers(0, 2**32 - 1))
 def test_ece_is_its_definition(bins: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
