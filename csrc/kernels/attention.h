@@ -1,18 +1,17 @@
-/* softmax(q k' / sqrt(dim)) v, head by head. A task takes some queries of one head: it packs the keys and the values
- * once, and goes through its queries a few at a time, so that their scores stay in the cache. */
+/* softmax(q k' / sqrt(dim)) v, head by head. A task takes the queries of one head, or a portion of them where there are
+ * few heads for the threads: it packs the keys and the values once, and goes through its queries a few at a time, so that
+ * their scores stay in the cache. */
 
-enum { PORTION = 128 /* queries of a task, at most */, QUERIES = PORTION };
+enum { QUERIES = 128 /* at a time; of a portion */ };
 
 static int64_t attention_positions(const df_call *call) {
     return (int64_t)call->height * call->width;
 }
 
-static int64_t attention_portions(const df_call *call) {
-    return df_blocks(attention_positions(call), PORTION);
-}
-
 static int64_t attention_tasks(df_call *call) {
-    return call->images * call->parts * attention_portions(call);
+    const int64_t positions = attention_positions(call), heads = call->images * call->parts;
+    call->block = heads >= 4 * (int64_t)call->threads ? positions : df_min(QUERIES, positions);
+    return heads * df_blocks(positions, call->block);
 }
 
 typedef struct attention_scratch {
@@ -137,9 +136,9 @@ static void attention_run(const df_call *call, int64_t task, void *scratch) {
     attention_scratch s;
     attention_layout(call, scratch, &s);
     const int64_t positions = attention_positions(call), c = call->channels, dim = c / call->parts;
-    const int64_t portions = attention_portions(call), portion = df_blocks(positions, portions);
+    const int64_t portions = df_blocks(positions, call->block);
     const int64_t image = task / portions / call->parts, head = task / portions % call->parts * dim;
-    const int64_t first = task % portions * portion, end = df_min(first + portion, positions);
+    const int64_t first = task % portions * call->block, end = df_min(first + call->block, positions);
     attention_pack(call, call->input[1] + image * positions * call->pitch[1] + head,
                    call->input[2] + image * positions * call->pitch[2] + head, &s);
     for (int64_t query = first; query < end; query += QUERIES) {

@@ -3,7 +3,7 @@
  * what it multiplies; for the others a row, size * size * channels inputs for each output pixel, is gathered in pieces
  * of DEPTH columns into a panel that stays in the cache. */
 
-enum { OUTS = 128 }; /* output channels of a task: how often a gathered value is used, 4 to 16 passes of COLUMNS */
+enum { OUTS = 128 /* output channels of a task, at most: a gathered value is used in 4 to 16 passes of COLUMNS */ };
 
 typedef struct conv_pixel {
     int64_t image;
@@ -24,8 +24,17 @@ static int64_t conv_rows(const df_call *call) {
     return call->images * call->out_height * call->out_width;
 }
 
+/* Equal blocks of rows, as many as give each thread the same number of them unless they become small; where there are
+ * fewer than threads, these share the columns. */
 static int64_t conv_tasks(df_call *call) {
-    return df_blocks(conv_rows(call), BLOCK) * df_blocks(call->out_channels, OUTS);
+    const int64_t rows = conv_rows(call), threads = call->threads > 0 ? call->threads : 1;
+    const int64_t fewest = df_blocks(rows, BLOCK), even = df_round_up(fewest, threads);
+    const int64_t blocks = rows >= even * (BLOCK / 2) ? even : fewest;
+    call->block = df_blocks(rows, blocks);
+    call->columns = OUTS;
+    while (call->columns > COLUMNS && blocks * df_blocks(call->out_channels, call->columns) < threads)
+        call->columns /= 2;
+    return df_blocks(rows, call->block) * df_blocks(call->out_channels, call->columns);
 }
 
 static size_t conv_scratch_bytes(const df_call *call) {
@@ -152,9 +161,9 @@ static void conv_in_panels(const df_call *call, int64_t row, int64_t rows, int64
 }
 
 static void conv_run(const df_call *call, int64_t task, void *scratch) {
-    const int64_t parts = df_blocks(call->out_channels, OUTS);
-    const int64_t row = task / parts * BLOCK, rows = df_min(BLOCK, conv_rows(call) - row);
-    const int64_t out = task % parts * OUTS, outs = df_min(OUTS, call->out_channels - out);
+    const int64_t parts = df_blocks(call->out_channels, call->columns);
+    const int64_t row = task / parts * call->block, rows = df_min(call->block, conv_rows(call) - row);
+    const int64_t out = task % parts * call->columns, outs = df_min(call->columns, call->out_channels - out);
 #if !V_BF16
     if (conv_is_pointwise(call))
         conv_in_place(call, row, rows, out, outs, scratch);

@@ -50,30 +50,33 @@ V_INLINE void gemm_rows(const int rows, int64_t depth, const term *a, int64_t ld
     }
 }
 
-/* The same for any number of rows. `next` are the columns that will be read after these: they are fetched on the way,
- * a share with each tile, because they are too many for the hardware to guess in time. NULL: none. */
+/* The same for any number of rows. Where a few are left over, too few to keep both arithmetic units busy, the last two
+ * tiles share their rows. `next` are the columns that will be read after these: they are fetched on the way, a share
+ * with each tile, because they are too many for the hardware to guess in time. (A single small tile does not wait for
+ * its columns to be used again, and the hardware keeps up.) NULL: none. */
 static void gemm(int64_t rows, int64_t depth, const term *a, int64_t lda, const term *b, float *c, int64_t ldc,
                  bool first, const term *next) {
     enum { LINE = 16 * PAIR };
-    const int64_t share = df_round_up(df_blocks(depth * COLUMNS * ROWS, rows), LINE);
-    for (; rows >= ROWS; rows -= ROWS, a += ROWS * lda, c += ROWS * ldc) {
-        for (int64_t i = 0; next && i < share; i += LINE)
+    const int64_t tiles = next && rows >= ROWS ? df_blocks(rows, ROWS) : 0;
+    const int64_t share = tiles ? df_round_up(df_blocks(depth * COLUMNS, tiles), LINE) : 0;
+    for (int64_t tile; rows > 0; rows -= tile, a += tile * lda, c += tile * ldc) {
+        tile = rows >= 2 * ROWS || rows == ROWS ? ROWS : rows > ROWS ? (rows + 1) / 2 : rows;
+        for (int64_t i = 0; i < share; i += LINE)
             __builtin_prefetch(next + i);
-        if (next)
+        if (share)
             next += share;
-        gemm_rows(ROWS, depth, a, lda, b, c, ldc, first);
-    }
-    /* clang-format off */
-#define GEMM_REST(n) case n: gemm_rows(n, depth, a, lda, b, c, ldc, first); break;
-    switch (rows) {
-    GEMM_REST(1) GEMM_REST(2) GEMM_REST(3) GEMM_REST(4) GEMM_REST(5)
+            /* clang-format off */
+#define GEMM_ROWS(n) case n: gemm_rows(n, depth, a, lda, b, c, ldc, first); break;
+        switch (tile) {
+        GEMM_ROWS(1) GEMM_ROWS(2) GEMM_ROWS(3) GEMM_ROWS(4) GEMM_ROWS(5) GEMM_ROWS(6)
 #if V_ROWS > 6
-    GEMM_REST(6) GEMM_REST(7) GEMM_REST(8) GEMM_REST(9) GEMM_REST(10) GEMM_REST(11) GEMM_REST(12) GEMM_REST(13)
+        GEMM_ROWS(7) GEMM_ROWS(8) GEMM_ROWS(9) GEMM_ROWS(10) GEMM_ROWS(11) GEMM_ROWS(12) GEMM_ROWS(13) GEMM_ROWS(14)
 #endif
-    default: break;
+        default: break;
+        }
+#undef GEMM_ROWS
+        /* clang-format on */
     }
-#undef GEMM_REST
-    /* clang-format on */
 }
 
 /* Floats to terms. */

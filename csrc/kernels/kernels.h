@@ -62,7 +62,8 @@ typedef struct df_call {
     const float *shift;                          /* conv: [images][out_channels] to add per image, or NULL */
     const float *residual;                       /* conv, attention: to add, as output, or NULL */
     float *output;
-    int64_t block, columns; /* winograd: tiles and output channels of a task, from `tasks` */
+    int64_t block, columns; /* of a task, from `tasks`: tiles (winograd), rows (conv) or queries (attention), and output
+                             * channels (the first two) */
 } df_call;
 
 typedef struct df_kernel {

@@ -1,8 +1,10 @@
 /* Group norm, with SiLU where asked: y = (x - mean) / sqrt(variance + epsilon) * scale + shift. Or only the statistics,
  * y = (x - mean) * factor + shift, where the readers of the norm apply it.
  *
- * Sums run over SPAN pixels in float and from there on in double, and the variance is taken around the mean: neither
- * the number of pixels nor a large mean costs accuracy. */
+ * Sums run over SPAN pixels in float and from there on in double, and around a guess of the mean, the mean of one pixel
+ * in SPAN: neither the number of pixels nor a large mean costs accuracy. Such a guess is off by at most sqrt(SPAN - 1)
+ * standard deviations (the rest of the values would have to pull that far), so what the variance loses when that is
+ * taken out of it is bounded too. */
 
 enum { SPAN = 16, NORM_CHANNELS = 64 /* about as many to a task, whole groups */ };
 
@@ -66,7 +68,7 @@ V_INLINE void norm_span(const float *in, int64_t pixels, int64_t pitch, const in
     }
 }
 
-/* The same over all pixels of one input. */
+/* The same over any number of pixels. */
 V_INLINE void norm_sums_of(const float *in, int64_t pixels, int64_t pitch, int64_t channels, const float *mean,
                            double *sums, double *squares, const bool with_squares) {
     for (int64_t p = 0; p < pixels; p += SPAN) {
@@ -103,6 +105,7 @@ static int norm_pieces(const df_call *call, int64_t image, int64_t first, int64_
     return count;
 }
 
+/* Of one pixel in SPAN of them, where no squares are asked for. */
 static void norm_sums(const norm_piece *piece, int pieces, int64_t pixels, const float *mean, double *sums,
                       double *squares) {
     for (const norm_piece *p = piece; p < piece + pieces; p++) {
@@ -111,7 +114,8 @@ static void norm_sums(const norm_piece *piece, int pieces, int64_t pixels, const
             memset(squares + p->at, 0, (size_t)p->channels * sizeof *squares);
             norm_sums_of(p->in, pixels, p->pitch, p->channels, mean + p->at, sums + p->at, squares + p->at, true);
         } else {
-            norm_sums_of(p->in, pixels, p->pitch, p->channels, mean + p->at, sums + p->at, sums + p->at, false);
+            norm_sums_of(p->in, df_blocks(pixels, SPAN), SPAN * p->pitch, p->channels, mean + p->at, sums + p->at,
+                         sums + p->at, false);
         }
     }
 }
@@ -134,7 +138,7 @@ V_INLINE void norm_apply(const norm_piece *p, int64_t pixels, float *out, int64_
         }
 }
 
-/* Some groups of one image. Of the mean, a first guess; then sums and squares around it: what it is off by comes out of
+/* Some groups of one image. First a guess of each mean, then sums and squares around it: what it is off by comes out of
  * the same pass, and is taken out of both results. */
 V_INLINE void norm_task(const df_call *call, int64_t task, void *scratch, const bool statistics) {
     const int64_t parts = df_blocks(call->parts, norm_groups(call)), size = norm_size(call);
@@ -147,15 +151,21 @@ V_INLINE void norm_task(const df_call *call, int64_t task, void *scratch, const 
     const int pieces = norm_pieces(call, image, first, channels, piece);
     memset(mean, 0, (size_t)width * 3 * sizeof *mean);
     norm_sums(piece, pieces, pixels, mean, sums, NULL);
-    for (int64_t i = 0; i < channels; i++)
-        mean[i] = (float)norm_mean(sums + i / size * size, size, pixels);
+    for (int64_t group = 0; group < channels; group += size) {
+        const float guess = (float)norm_mean(sums + group, size, df_blocks(pixels, SPAN));
+        for (int64_t i = group; i < group + size; i++)
+            mean[i] = guess;
+    }
     norm_sums(piece, pieces, pixels, mean, sums, squares);
-    for (int64_t i = 0; i < channels; i++) {
-        const double off = norm_mean(sums + i / size * size, size, pixels);
-        const double variance = norm_mean(squares + i / size * size, size, pixels) - off * off;
-        const double inverse = (double)call->weight[first + i] / sqrt(variance + (double)call->epsilon);
-        factor[i] = (float)inverse;
-        shift[i] = (float)((double)call->bias[first + i] - off * inverse);
+    for (int64_t group = 0; group < channels; group += size) {
+        const double off = norm_mean(sums + group, size, pixels);
+        const double variance = norm_mean(squares + group, size, pixels) - off * off;
+        const double inverse = 1 / sqrt(variance + (double)call->epsilon);
+        for (int64_t i = group; i < group + size; i++) {
+            const double scaled = (double)call->weight[first + i] * inverse;
+            factor[i] = (float)scaled;
+            shift[i] = (float)((double)call->bias[first + i] - off * scaled);
+        }
     }
     if (statistics) {
         float *out = call->output + image * 3 * c + first;

@@ -110,10 +110,24 @@ V_INLINE vf v_load_n(const float *p, int64_t n) {
     return n == LANES ? v_load(p) : (vf)_mm256_maskload_ps(p, v_first(n));
 }
 V_INLINE void v_store_n(float *p, vf v, int64_t n) {
-    if (n == LANES)
+    if (n == LANES) {
         v_store(p, v);
-    else
-        _mm256_maskstore_ps(p, v_first(n), v);
+        return;
+    }
+    /* Not with a mask: on Zen 3 that takes far longer (a fifth of a convolution of one channel, measured). */
+    __m128 part = _mm256_castps256_ps128(v);
+    if (n & 4) {
+        _mm_storeu_ps(p, part);
+        part = _mm256_extractf128_ps(v, 1);
+        p += 4;
+    }
+    if (n & 2) {
+        _mm_storel_pi((__m64 *)p, part);
+        part = _mm_movehl_ps(part, part);
+        p += 2;
+    }
+    if (n & 1)
+        _mm_store_ss(p, part);
 }
 #elif V_SET == V_AVX512
 V_INLINE vf v_set(float x) {

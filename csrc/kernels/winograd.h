@@ -17,6 +17,7 @@ enum {
     STRIP = 32,                  /* input channels that go through the first stage at a time */
     TILES = ROWS * (132 / ROWS), /* of a task, at most: the weights are read once for each block */
     TRANSFORMED = 1250000,       /* words of a task's transformed inputs, at most (but for the first ROWS tiles) */
+    READING = 4,                 /* tiles that one could multiply while their weights are read */
     PATCH = 40960,               /* floats of the input that is being transformed, at most (but for one row of tiles) */
     PAD = 16 * PAIR              /* terms between the 36 planes, which would else share their cache sets */
 };
@@ -78,21 +79,22 @@ static double winograd_cost(const df_call *call, int64_t block, int64_t columns)
     const int64_t tiles = call->images * winograd_tiles(call);
     const int64_t tasks = df_blocks(tiles, block) * df_blocks(call->out_channels, columns);
     const double in = (double)call->channels, out = (double)df_min(columns, call->out_channels);
-    const int64_t rest = block % ROWS;
-    const double rows = (double)(block - rest) + (rest ? (double)(rest + ROWS) / 2 : 0);
+    const double rows = (double)(block < ROWS ? (block + ROWS) / 2 : block);
     const double product = POINTS * in * out / (LANES * PAIR);
-    const double task = product * (rows + 1) + (double)block * (in * 300 + out * 250) / LANES;
+    const double task = product * (rows + READING) + (double)block * (in * 300 + out * 250) / LANES;
     return task * (double)df_blocks(tasks, call->threads > 0 ? call->threads : 1);
 }
 
+/* Tasks of equal size, as many as give each thread the same number of them, or one more for each. */
 static int64_t winograd_tasks(df_call *call) {
-    const int64_t tiles = call->images * winograd_tiles(call), most = winograd_most(call);
-    const int64_t chunks = df_blocks(call->out_channels, CHUNK);
+    const int64_t tiles = call->images * winograd_tiles(call), chunks = df_blocks(call->out_channels, CHUNK);
+    const int64_t fewest = df_blocks(tiles, winograd_most(call)), threads = call->threads > 0 ? call->threads : 1;
     double best = INFINITY;
-    for (int64_t parts = 1; parts <= df_min(chunks, call->threads > 0 ? call->threads : 1); parts++)
-        for (int64_t block = df_min(ROWS, tiles); block <= df_min(most, tiles);
-             block = block == tiles ? tiles + 1 : df_min(block + ROWS, tiles)) {
-            const int64_t columns = df_blocks(chunks, parts) * CHUNK;
+    for (int64_t parts = 1; parts <= df_min(chunks, threads); parts++) {
+        const int64_t rounds = df_blocks(fewest * parts, threads), columns = df_blocks(chunks, parts) * CHUNK;
+        for (int64_t round = rounds; round <= rounds + 1; round++) {
+            const int64_t blocks = round * threads / parts;
+            const int64_t block = df_blocks(tiles, blocks < fewest ? fewest : df_min(blocks, tiles));
             const double cost = winograd_cost(call, block, columns);
             if (cost < best) {
                 best = cost;
@@ -100,6 +102,7 @@ static int64_t winograd_tasks(df_call *call) {
                 call->columns = columns;
             }
         }
+    }
     return df_blocks(tiles, call->block) * df_blocks(call->out_channels, call->columns);
 }
 

@@ -367,10 +367,13 @@ static void test_norm(void) {
                 float *shift = guarded_random(call.channels, 2);
                 for (int64_t j = 0; j < count; j++)
                     x[j] += s == 4 ? 5000.0F : 0.5F; /* a mean far above the deviation must cost nothing */
+                for (int64_t pixel = 0; s == 3 && pixel < count / call.channels; pixel += 16)
+                    for (int64_t j = 0; j < call.channels; j++)
+                        x[pixel * call.channels + j] += 100; /* one in 16 that is unlike the others may, a little */
                 char what[100];
                 snprintf(what, sizeof what, "norm (%d, %d, %d), %d groups", call.channels, call.height, call.width,
                          groups);
-                check_norm(call, (s + groups) % 3 ? 0 : call.channels / 3, x, scale, shift, 1e-6, what);
+                check_norm(call, (s + groups) % 3 ? 0 : call.channels / 3, x, scale, shift, s == 3 ? 4e-6 : 1e-6, what);
                 release(x);
                 release(scale);
                 release(shift);
@@ -392,7 +395,7 @@ static void test_norm(void) {
 
 static void test_attention(void) {
     static const int32_t cases[][3] = {{1, 9, 9},  {3, 1, 1},  {5, 3, 2},    {12, 4, 4},  {17, 9, 7},
-                                       {40, 1, 9}, {40, 8, 8}, {72, 12, 13}, {300, 5, 5}, {8, 18, 17}};
+                                       {40, 1, 9}, {40, 8, 8}, {72, 12, 13}, {8, 18, 17}, {300, 5, 5}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         for (int32_t variant = 0; variant < 4; variant++) {
             df_call call = call_of(i & 1 ? 1 : 3, cases[i][0], cases[i][1], cases[i][2]);
