@@ -30,11 +30,13 @@ def p_of(logits: np.ndarray, label: int, attack: RMIA) -> float:
     z = logits / attack.temperature
 
     def f(x: float) -> float:
-        return math.exp(x) if attack.terms is None else sum(x**i / math.factorial(i) for i in range(attack.terms))
+        if attack.terms is None:
+            return math.exp(x)
+        return max(sum(x**i / math.factorial(i) for i in range(attack.terms)), 0.0)
 
     top = f(z[label] - attack.margin)
-    p = top / (top + sum(f(x) for i, x in enumerate(z) if i != label))
-    return min(max(p, 1e-30), 1.0)
+    total = top + sum(f(x) for i, x in enumerate(z) if i != label)
+    return max(top / total, 1e-30) if total > 0 else 1e-30
 
 
 def slowly(seen: ShadowOutputs, population: ShadowOutputs, attack: RMIA) -> list[float]:
@@ -113,6 +115,17 @@ def test_softmax_needs_only_signals() -> None:
     for attack in (RMIA(temperature=2), RMIA(terms=4)):
         with pytest.raises(ValueError, match="needs all logits of the shadows"):
             attack.fit(*without)
+
+
+def test_the_series_of_a_sure_network() -> None:
+    """Logits as overfitted networks have them: four terms of the series still grow with the true logit."""
+    true = np.array([-5.0, 0.0, 5.0, 15.0])
+    logits = np.concatenate([true[:, None], np.tile([-9.0, 1.0, -14.0, 3.0], (4, 1))], axis=1)
+    p = RMIA(temperature=2, margin=0.6, terms=4)._softened(logits, np.zeros(4, np.int64))
+    assert (np.diff(p) > 0).all()
+    assert ((p >= 0) & (p <= 1)).all()
+    assert p[0] == 0
+    assert p[3] > 0.9
 
 
 # ---- ties ----------------------------------------------------------------------------------------------------------

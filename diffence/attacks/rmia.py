@@ -40,8 +40,9 @@ class RMIA(Attack):
     a: offline only; "tuned" takes the best of 0, 0.1 .. 1 on the known samples with one shadow in the target's place;
         shadows that were trained on exactly what it was not are left out then. a_: the one that is used.
     temperature: logits are divided by it. margin: taken off the true logit. terms: exp is replaced by the first terms
-        of its series, x^0 .. x^(terms - 1). Other than 1, 0, None, they need the shadows' logits. Of an even number of
-        terms the series is negative somewhere; such p_y are clamped into 1e-30 .. 1.
+        of its series, x^0 .. x^(terms - 1). Temperature and terms need the shadows' logits. Of four terms the series is
+        negative below -1.6, where exp is nearly 0: it is 0 there. (The published code lets it be negative, and a sure
+        network's p_y with it. With an odd number of terms it grows again for very negative logits: take an even one.)
     trim: this share of the shadows is left out of the means at each end; online, of all shadows together.
     votes: with several queries, x beats z where more than half of the queries do ("majority"), or the mean share
         counts; z's ratio is that of z as it is.
@@ -175,11 +176,11 @@ class RMIA(Attack):
             return _sigmoid(phi_of_label(scaled, labels) - self.margin)
         index = labels.reshape(-1, *[1] * (scaled.ndim - 1))
         right = np.take_along_axis(scaled, index, axis=-1)[..., 0]
-        others = _series(scaled, self.terms).sum(axis=-1) - _series(right, self.terms)
+        every = _series(scaled, self.terms)
+        np.put_along_axis(every, index, 0.0, axis=-1)
         top = _series(right - self.margin, self.terms)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            p = top / (top + others)
-        return np.asarray(np.clip(np.nan_to_num(p, nan=FLOOR, posinf=1.0, neginf=FLOOR), FLOOR, 1.0))
+        total = top + every.sum(axis=-1)
+        return np.asarray(np.divide(top, total, out=np.zeros_like(top), where=total > 0))
 
     def _chosen(self, inside: NDArray[np.bool_]) -> dict[str, NDArray[np.bool_]]:
         """The shadows whose means are taken, by what is said of them."""
@@ -246,12 +247,12 @@ def _sigmoid(odds: Floats) -> Floats:
 
 
 def _series(x: Floats, terms: int) -> Floats:
-    """The first `terms` terms of exp(x)."""
+    """The first `terms` terms of exp(x), 0 where they come out negative."""
     total, term = np.ones_like(x), np.ones_like(x)
     for power in range(1, terms):
         term = term * x / power
         total = total + term
-    return np.asarray(total)
+    return np.maximum(total, 0.0)
 
 
 def _trimmed(values: Floats, chosen: NDArray[np.bool_], trim: float) -> Floats:
