@@ -118,7 +118,7 @@ class LiRA(Attack):
         if self.mode != "global":
             if groups[0].shadow_signals.shape[1:] != groups[1].shadow_signals.shape[1:]:
                 raise ValueError("members, nonmembers: expected the same shadow models and queries in both")
-            signals = np.concatenate([own.shadow_signals for own in groups])
+            signals = self._signals(np.concatenate([own.shadow_signals for own in groups]))
             inside = np.concatenate([own.inside for own in groups])
             self._queries = signals.shape[2]
             self._per_sample = self.variance == "per-sample" or (
@@ -149,7 +149,7 @@ class LiRA(Attack):
         return spread
 
     def _summarise(self, signals: Floats, chosen: NDArray[np.bool_]) -> Side:
-        return summarise(self._signals(signals), chosen, self.centre, cut=self.cut_to_smallest)
+        return summarise(signals, chosen, self.centre, cut=self.cut_to_smallest)
 
     def _signals(self, signals: Floats) -> Floats:
         if not self.saturating:
@@ -165,19 +165,18 @@ class LiRA(Attack):
             raise RuntimeError(f"{self.name}: call fit(members, nonmembers) before score")
         if phi.shape[1] != self._queries:
             raise ValueError(f"outputs: expected {self._queries} queries as in fit, got {phi.shape[1]}")
-        centre, deviation = self._normal(seen, ~seen.inside, self._outer, "not trained on")
+        theirs = self._signals(seen.shadow_signals)
+        centre, deviation = self._normal(theirs, ~seen.inside, self._outer, "not trained on")
         if self._inner is None and not self.two_sided:
             return np.asarray(special.log_ndtr((phi - centre) / deviation).mean(axis=1))
         out = log_density(phi, centre, deviation)
         if self._inner is None:
             return -out
-        return log_density(phi, *self._normal(seen, seen.inside, self._inner, "trained on")) - out
+        return log_density(phi, *self._normal(theirs, seen.inside, self._inner, "trained on")) - out
 
-    def _normal(
-        self, outputs: ShadowOutputs, chosen: NDArray[np.bool_], spread: Spread, which: str
-    ) -> tuple[Floats, Floats]:
+    def _normal(self, signals: Floats, chosen: NDArray[np.bool_], spread: Spread, which: str) -> tuple[Floats, Floats]:
         """mu and s of each sample and query, (n, queries) both."""
-        side = self._summarise(outputs.shadow_signals, chosen)
+        side = self._summarise(signals, chosen)
         empty = side.empty[:, None]
         warn_of_empty(self.name, side, which)
         centre = np.where(empty, spread.centre, side.centre)
