@@ -15,7 +15,7 @@ from test_report import Page
 
 import diffence
 from diffence import metrics
-from diffence.attacks import Attack, Confidence, Correctness, Loss, Outputs, RepeatQueries
+from diffence.attacks import NN, Attack, Confidence, Correctness, Loss, Outputs, RepeatQueries
 from diffence.auditing import AuditReport, attack_set, audit
 from diffence.data import Dataset
 from diffence.fence import Diffence
@@ -237,6 +237,14 @@ def test_what_ifs_do_not_count(tmp_path: pathlib.Path) -> None:
     unlabelled = Outputs(members.logits), Outputs(nonmembers.logits)
     with pytest.raises(ValueError, match="all of them are what-ifs"):
         quick(*unlabelled, [WhatIf(top=True)])
+
+
+def test_attacks_tuned_on_the_judged_samples_are_shown_but_do_not_count() -> None:
+    report = quick(*EVEN, [NN(seed=0, selection="oracle", epochs=2), Loss()])
+    finding = report["nn (oracle epoch)"]
+    assert finding.hypothetical
+    assert report.worst.attack in ("loss", "correctness")
+    assert warned(report, "nn (oracle epoch) was tuned on the very samples")
 
 
 def test_the_sets() -> None:

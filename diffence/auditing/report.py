@@ -41,7 +41,8 @@ class Worst(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Finding:
-    """What one attack found. hypothetical: it asked something else than the audited model, and does not count.
+    """What one attack found. hypothetical: it does not count, for it asked something else than the audited model, or
+    was tuned on the samples that it is judged on.
 
     tpr: at FPR below 1 % and 0.1 % (strictly), and at 0. tnr: at FNR below 0.1 %. Their intervals are Clopper and
     Pearson's, of the members above the threshold that the samples put there; all others are the bootstrap's.

@@ -175,7 +175,7 @@ def _attacks(content: AuditPage, columns: Sequence[Column[AuditRow]]) -> str:
         ' <a href="#columns">How to read the columns</a>'
     )
     if not all(row.counts for row in content.rows):
-        caption += "<br>* A what-if: it asked something else than this model, and does not count."
+        caption += "<br>* A what-if, which does not count: see the warnings and notes."
     return section("Attacks", table("Results by attack", columns, body, caption))
 
 
