@@ -39,7 +39,7 @@ class Worst(NamedTuple):
     auc: Estimate
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Finding:
     """What one attack found. hypothetical: it does not count, for it asked something else than the audited model, or
     was tuned on the samples that it is judged on.
@@ -53,6 +53,9 @@ class Finding:
     auc: Estimate
     balanced_accuracy: Estimate
     hypothetical: bool = False
+
+    def __repr__(self) -> str:
+        return f"<Finding: {self.attack}, AUC {self.auc.value:.3f} [{self.auc.low:.3f}, {self.auc.high:.3f}]>"
 
     @property
     def attack(self) -> str:
@@ -72,7 +75,7 @@ class Finding:
         return Estimate(value, *metrics.clopper_pearson(round(value * n), n), n)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class AuditReport:
     """The result of `diffence.audit`. Print it, or look at it in a notebook; `to_html` has the figures.
 
@@ -127,6 +130,10 @@ class AuditReport:
 
     def __str__(self) -> str:
         return self.text()
+
+    def __repr__(self) -> str:
+        auc = self.worst.auc
+        return f"<AuditReport: strongest {self.worst.attack!r}, AUC {auc.value:.3f} [{auc.low:.3f}, {auc.high:.3f}]>"
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(self.text())}</pre>"
