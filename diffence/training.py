@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
@@ -34,15 +35,32 @@ class Interrupts(contextlib.AbstractContextManager["Interrupts"]):
         signal.signal(signal.SIGINT, self._previous)
 
 
+class _OneThread:
+    """How many are inside `one_torch_thread`, and the threads that torch had before the first came."""
+
+    lock = threading.Lock()
+    inside = 0
+    before = 0
+
+
 @contextlib.contextmanager
 def one_torch_thread() -> Iterator[int]:
-    """One torch thread to each of ours: the networks of attacks are too small for two. -> how many there were."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """One torch thread to each of ours: the networks of attacks are too small for two. -> how many there were.
+
+    Several may be inside at once; the last one out gives torch its threads back.
+    """
+    with _OneThread.lock:
+        if _OneThread.inside == 0:
+            _OneThread.before = torch.get_num_threads()
+            torch.set_num_threads(1)
+        _OneThread.inside += 1
     try:
-        yield before
+        yield _OneThread.before
     finally:
-        torch.set_num_threads(before)
+        with _OneThread.lock:
+            _OneThread.inside -= 1
+            if _OneThread.inside == 0:
+                torch.set_num_threads(_OneThread.before)
 
 
 def bf16_helps(device: torch.device) -> bool:

@@ -19,6 +19,7 @@ from diffence.attacks import NN, Attack, Confidence, Correctness, Loss, Outputs,
 from diffence.auditing import AuditReport, attack_set, audit
 from diffence.data import Dataset
 from diffence.fence import Diffence
+from diffence.training import one_torch_thread
 
 CLASSES = 4
 
@@ -476,3 +477,13 @@ def test_the_function_is_the_packages_own() -> None:
     assert "audit" in dir(diffence)
     with pytest.raises(AttributeError, match="no attribute 'audits'"):
         _ = diffence.audits
+
+
+def test_torch_gets_its_threads_back_whoever_leaves_last() -> None:
+    before = torch.get_num_threads()
+    first, second = one_torch_thread(), one_torch_thread()
+    assert first.__enter__() == second.__enter__() == before
+    first.__exit__(None, None, None)
+    assert torch.get_num_threads() == 1
+    second.__exit__(None, None, None)
+    assert torch.get_num_threads() == before

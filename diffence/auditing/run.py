@@ -85,7 +85,7 @@ def audit(
     )
     splits = _split([len(group) for group in groups], known, seed)
     if before is not None and not isinstance(before, AuditReport):
-        same = attacks if isinstance(attacks, str) else [copy.deepcopy(one) for one in attacks if not one.hypothetical]
+        same = attacks if isinstance(attacks, str) else [copy.copy(one) for one in attacks if not one.hypothetical]
         before = audit(
             before,
             members,
@@ -114,20 +114,7 @@ def audit(
         *_attack_warnings(chosen, findings),
         *fallbacks.warnings(),
     ]
-    setup = {
-        "asked": {**({} if model is None else describe(model)), "classes": plain[0].classes},
-        "samples": {
-            "members": f"{len(groups[0]):,}: {len(splits[0][0]):,} known to the attacker, {sizes[0]:,} evaluated",
-            "non-members": f"{len(groups[1]):,}: {len(splits[1][0]):,} known to the attacker, {sizes[1]:,} evaluated",
-        },
-        "attacks": ", ".join(finding.attack for finding in findings),
-        "conventions": {
-            "FPR of 0.1 %": "strictly below",
-            "thresholds": "fitted on the known samples",
-            "intervals": f"95 %, {resamples} bootstrap resamples; Clopper-Pearson for rates",
-        },
-        "seed": seed,
-    }
+    setup = _setup(model, plain[0].classes, splits, findings, seed, resamples)
     report = AuditReport(
         title=title,
         findings=findings,
@@ -407,6 +394,26 @@ def _counts(attack: Attack) -> bool:
 
 
 # ---- what is said ------------------------------------------------------------------------------------------------
+
+
+def _setup(
+    model: Asked | None, classes: int, splits: Splits, findings: Sequence[Finding], seed: int, resamples: int
+) -> dict[str, Any]:
+    def group(part: tuple[NDArray[np.int64], NDArray[np.int64]]) -> str:
+        known, evaluated = map(len, part)
+        return f"{known + evaluated:,}: {known:,} known to the attacker, {evaluated:,} evaluated"
+
+    return {
+        "asked": {**({} if model is None else describe(model)), "classes": classes},
+        "samples": {"members": group(splits[0]), "non-members": group(splits[1])},
+        "attacks": ", ".join(finding.attack for finding in findings),
+        "conventions": {
+            "FPR of 0.1 %": "strictly below",
+            "thresholds": "fitted on the known samples",
+            "intervals": f"95 %, {resamples} bootstrap resamples; Clopper-Pearson for rates",
+        },
+        "seed": seed,
+    }
 
 
 def _accuracy(plain: tuple[Outputs, Outputs]) -> tuple[Estimate, Estimate]:
