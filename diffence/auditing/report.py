@@ -219,11 +219,12 @@ class AuditReport:
             raise ValueError(f"limit: expected an AUC from 0.5 to 1, got {limit}")
         auc = self.worst.auc
         wrong = auc.high >= limit if proven else auc.low > limit
-        if wrong:
-            reason = (
-                f"not proven to be below {limit:g}: its upper end is not" if proven else f"above the limit of {limit:g}"
+        if wrong and proven:
+            raise AssertionError(
+                f"no proof: {self._said()} is not proven to be below {limit:g}, as its upper end is not"
             )
-            raise AssertionError(f"the model leaks: {self._said()} is {reason}")
+        if wrong:
+            raise AssertionError(f"the model leaks: {self._said()} is above the limit of {limit:g}")
 
     def assert_tpr_at_most(self, limit: float, *, fpr: float = 0.001, proven: bool = False) -> None:
         """The same for the true-positive rate at a false-positive rate of 1 %, 0.1 % or 0, of every attack.
@@ -240,9 +241,9 @@ class AuditReport:
             value, _, _, n = finding.tpr[fpr]
             low, high = metrics.clopper_pearson(round(value * n), n, 1 - 0.05 / len(counted))
             if high >= limit if proven else low > limit:
-                kind = "is not proven to be below" if proven else "is above"
+                start, kind = ("no proof", "is not proven to be below") if proven else ("the model leaks", "is above")
                 raise AssertionError(
-                    f"the model leaks: the attack {finding.attack!r} finds {value:.2%} of the members at {fpr:.1%} FPR "
+                    f"{start}: the attack {finding.attack!r} finds {value:.2%} of the members at {fpr:.1%} FPR "
                     f"(95 % interval over {len(counted)} attacks {low:.2%} to {high:.2%}; {self._counted()}), which "
                     f"{kind} {limit:.2%}"
                 )
