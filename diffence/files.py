@@ -7,6 +7,8 @@ import json
 import os
 import pathlib
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,9 +16,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-__all__ = ["atomic_path", "load_tensors", "save_tensors", "write_text"]
+__all__ = ["DAMAGED_NPZ", "atomic_path", "load_tensors", "save_tensors", "write_text"]
 
 _CONFIG_KEY = "diffence"
+
+# What NumPy and zipfile raise for a damaged .npz. NotImplementedError is zipfile's, for a header that asks for a
+# compression method which does not exist.
+DAMAGED_NPZ = (ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 
 
 @contextlib.contextmanager

@@ -294,6 +294,19 @@ def test_warnings_about_attacks() -> None:
     assert warned(few, "modified entropy per class: a class has only")
 
 
+def test_what_an_attack_warns_of_is_in_the_report() -> None:
+    class Doubting(Loss):
+        title = "doubting"
+
+        def _score(self, outputs: Outputs) -> np.ndarray:
+            self._warn("half of what it needs is missing")
+            return super()._score(outputs)
+
+    with pytest.warns(UserWarning, match="doubting: half"):
+        report = quick(*LEAKING, [Doubting()])
+    assert report.warnings.count("doubting: half of what it needs is missing") == 1
+
+
 # ---- claims ------------------------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ names that class as its `requires`, and asks for them in `collect`; everything e
 from __future__ import annotations
 
 import copy
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Hashable
 from dataclasses import dataclass, field
@@ -126,7 +127,7 @@ class Attack(ABC):
     """A membership-inference attack: fitted on known members and non-members, it scores others.
 
     requires: the kind of `Outputs` that it is given. family: what it works with; reports group by it. threshold_,
-    classes_: learned by `fit`.
+    classes_: learned by `fit`. warnings_: what `fit` and `score` warned of since the last `fit`.
     """
 
     requires: ClassVar[type[Outputs]] = Outputs
@@ -134,6 +135,7 @@ class Attack(ABC):
 
     threshold_: float | Floats
     classes_: int
+    warnings_: tuple[str, ...] = ()
 
     @property
     @abstractmethod
@@ -179,6 +181,7 @@ class Attack(ABC):
             raise ValueError(f"targets: {self.name} {need}")
         for place, outputs in enumerate(targets or ()):
             self._check(f"targets[{place}]", outputs, members.classes)
+        self.warnings_ = ()
         self._fit(members, nonmembers, targets)
         self.classes_ = members.classes
         return self
@@ -202,6 +205,12 @@ class Attack(ABC):
 
     def _threshold(self, outputs: Outputs) -> float | Floats:
         return self.threshold_
+
+    def _warn(self, text: str) -> None:
+        """Warn, and keep it in `warnings_` for reports."""
+        warnings.warn(f"{self.name}: {text}", stacklevel=5)
+        if text not in self.warnings_:
+            self.warnings_ = (*self.warnings_, text)
 
     def _check(self, name: str, outputs: Outputs, classes: int | None = None) -> None:
         if not isinstance(outputs, self.requires):

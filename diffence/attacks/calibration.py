@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, cast, get_args
+from typing import Literal, cast, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from diffence.attacks.base import Attack, Family, Outputs
-from diffence.attacks.shadow import ShadowOutputs, ShadowSource, collect_shadows
-from diffence.attacks.sides import Centre, summarise, warn_of_empty
-from diffence.attacks.target import Images, Target
+from diffence.attacks.base import Outputs
+from diffence.attacks.shadow import ShadowAttack, ShadowOutputs, ShadowSource
+from diffence.attacks.sides import Centre, summarise
 
 __all__ = ["DifficultyCalibration"]
 
@@ -20,7 +18,7 @@ Sides = Literal["out", "in", "both"]
 
 
 @dataclass(eq=False)
-class DifficultyCalibration(Attack):
+class DifficultyCalibration(ShadowAttack):
     """score = phi_y - the centre of the shadows' phi_y, averaged over the queries. Needs labels.
 
     Watson et al., ICLR 2022, with phi_y for the loss: LiRA without a variance, for when two or three shadows are all
@@ -32,9 +30,6 @@ class DifficultyCalibration(Attack):
     sides: Sides = "out"
     centre: Centre = "mean"
     shadows: ShadowSource | None = field(default=None, repr=False)
-
-    requires: ClassVar[type[Outputs]] = ShadowOutputs
-    family: ClassVar[Family] = "shadow"
 
     def __post_init__(self) -> None:
         for name, value, kinds in (("sides", self.sides, get_args(Sides)), ("centre", self.centre, get_args(Centre))):
@@ -50,25 +45,13 @@ class DifficultyCalibration(Attack):
             parts.append(self.centre)
         return ", ".join(parts)
 
-    @property
-    def needs_labels(self) -> bool:
-        return True
-
-    @property
-    def query(self) -> Hashable:
-        return ("shadows", self.shadows)
-
-    def collect(self, target: Target, images: Images, labels: ArrayLike | None = None) -> ShadowOutputs:
-        return collect_shadows(self.name, self.shadows, target, images, labels)
-
     def _fit(self, members: Outputs, nonmembers: Outputs, targets: tuple[Outputs, Outputs] | None) -> None:
-        groups = (cast(ShadowOutputs, members), cast(ShadowOutputs, nonmembers))
+        groups = self._groups(members, nonmembers)
         signals = np.concatenate([own.shadow_signals for own in groups])
         inside = np.concatenate([own.inside for own in groups])
         self._common: dict[str, NDArray[np.float64]] = {}
         for which, chosen in self._chosen(inside).items():
-            if not chosen.any():
-                raise ValueError(f"inside: {self.name} needs shadow models that were {which} the samples, got none")
+            self._require(chosen, which)
             self._common[which] = summarise(signals, chosen, self.centre).spread().centre
         super()._fit(members, nonmembers, targets)
 
@@ -84,6 +67,6 @@ class DifficultyCalibration(Attack):
         centres = []
         for which, chosen in self._chosen(seen.inside).items():
             side = summarise(seen.shadow_signals, chosen, self.centre)
-            warn_of_empty(self.name, side, which)
+            self._warn_of_empty(side, which)
             centres.append(np.where(side.empty[:, None], self._common[which], side.centre))
         return np.asarray((seen.signals - np.mean(centres, axis=0)).mean(axis=1))

@@ -9,11 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from diffence import metrics
 from diffence.attacks.answers import AnswerOutputs
-from diffence.attacks.base import Attack, Family, Outputs
-from diffence.attacks.logistic import Logistic
 from diffence.attacks.near_duplicate import NearDuplicates
+from diffence.attacks.repeat import AnswersAttack
 from diffence.attacks.target import Images, Target
 
 __all__ = ["FallbackDetection"]
@@ -23,7 +21,7 @@ FLOOR = 1e-12  # of a variance or a squared distance before its logarithm is tak
 
 
 @dataclass(eq=False)
-class FallbackDetection(Attack):
+class FallbackDetection(AnswersAttack):
     """Which samples does the defense treat in another way, and what do they say then? Needs labels.
 
     A defense that shows the unprotected answer where it cannot do better (fallback "original", mode "official") shows
@@ -44,10 +42,7 @@ class FallbackDetection(Attack):
     flip: bool = False
     asked: int | None = None
     progress: bool = False
-    family: ClassVar[Family] = "adaptive"
-    requires: ClassVar[type[Outputs]] = AnswerOutputs
     name: ClassVar[str] = "fallback detection"
-    needs_labels: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         self._copies()
@@ -56,6 +51,10 @@ class FallbackDetection(Attack):
         return NearDuplicates(
             k=self.k, seed=self.seed, pixels=self.pixels, flip=self.flip, asked=self.asked, progress=self.progress
         )
+
+    @property
+    def _used(self) -> int:
+        return self.k + 1
 
     @property
     def query(self) -> tuple[object, ...]:
@@ -76,27 +75,10 @@ class FallbackDetection(Attack):
         apart = np.square(log_p[:, 1:] - log_p[:, :1]).mean(axis=2).min(axis=1)
         return np.asarray(-0.5 * np.log10(apart + FLOOR))
 
-    def _features(self, outputs: Outputs) -> Floats:
-        assert isinstance(outputs, AnswerOutputs)
+    def _features(self, outputs: AnswerOutputs) -> Floats:
         shown = outputs.phi(self.k + 1, of_shown=True)
         variance = np.log10(shown.var(axis=1) + FLOOR)
         phi = outputs.phi(1)[:, 0]
         runner_up = np.argsort(outputs.answers[:, : self.k + 1], axis=2, kind="stable")[:, :, -2]
         usual = (runner_up[:, :, None] == runner_up[:, None, :]).mean(axis=2).max(axis=1)
         return np.column_stack([variance, self.stillness(outputs), usual, phi, phi * variance, outputs.right(1)])
-
-    def _check(self, name: str, outputs: Outputs, classes: int | None = None) -> None:
-        super()._check(name, outputs, classes)
-        if isinstance(outputs, AnswerOutputs) and outputs.answers.shape[1] < self.k + 1:
-            raise ValueError(
-                f"{name}: {self.name} needs {self.k + 1} answers to each sample, got {outputs.answers.shape[1]}"
-            )
-
-    def _fit(self, members: Outputs, nonmembers: Outputs, targets: tuple[Outputs, Outputs] | None) -> None:
-        self.regression_ = Logistic(self._features(members), self._features(nonmembers))
-        self.threshold_ = metrics.calibrate_threshold(self._score(members), self._score(nonmembers))
-
-    def _score(self, outputs: Outputs) -> Floats:
-        if not hasattr(self, "regression_"):
-            raise RuntimeError(f"{self.name}: call fit(members, nonmembers) before score")
-        return self.regression_(self._features(outputs))

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Self, cast, get_args
+from typing import Literal, Self, cast, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy import special
 
-from diffence.attacks.base import Attack, Family, Outputs
-from diffence.attacks.shadow import ShadowOutputs, ShadowSource, collect_shadows
-from diffence.attacks.sides import Centre, Side, Spread, summarise, warn_of_empty
-from diffence.attacks.target import Images, Target
+from diffence.attacks.base import Outputs
+from diffence.attacks.shadow import ShadowAttack, ShadowOutputs, ShadowSource
+from diffence.attacks.sides import Centre, Side, Spread, summarise
 
 __all__ = ["LiRA"]
 
@@ -27,7 +24,7 @@ LEAST = 1e-30  # added to every standard deviation
 
 
 @dataclass(eq=False)
-class LiRA(Attack):
+class LiRA(ShadowAttack):
     """Likelihood ratio of the target's phi_y under two normal distributions fitted to shadow models. Needs labels.
 
     Carlini et al., S&P 2022. mu_in, s_in: of the shadows that were trained on the sample; mu_out, s_out: of the others.
@@ -39,8 +36,8 @@ class LiRA(Attack):
     variance: "per-sample"; "pooled", the standard deviation of all residuals around each sample's own centre, for few
         shadows; "automatic", per sample from 64 shadows on, else pooled. centre: "median" or "mean".
     Log densities are averaged over the queries. Samples may have any number of shadows on each side: all are used. One
-    that has none there takes the mean over the known samples, with a warning; empty_ counts those seen by `fit`. What
-    is common to all samples is learned by `fit` from the known ones, so a score does not depend on the company.
+    that has none there takes the mean over the known samples, with a warning. What is common to all samples is learned
+    by `fit` from the known ones, so a score does not depend on the company.
 
     Quirks of published code, for comparisons. variance="raw": the standard deviation of all signals, samples mixed
     (Carlini's fixed variance). in_for_out: online, the common deviation of IN is used for OUT too. cut_to_smallest:
@@ -56,11 +53,6 @@ class LiRA(Attack):
     cut_to_smallest: bool = False
     saturating: bool = False
     shadows: ShadowSource | None = field(default=None, repr=False)
-
-    requires: ClassVar[type[Outputs]] = ShadowOutputs
-    family: ClassVar[Family] = "shadow"
-
-    empty_: int = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         for name, value, kinds in (
@@ -102,22 +94,9 @@ class LiRA(Attack):
         quirks = {"in for out": self.in_for_out, "cut": self.cut_to_smallest, "saturating": self.saturating}
         return ", ".join(parts + [quirk for quirk, used in quirks.items() if used])
 
-    @property
-    def needs_labels(self) -> bool:
-        return True
-
-    @property
-    def query(self) -> Hashable:
-        return ("shadows", self.shadows)
-
-    def collect(self, target: Target, images: Images, labels: ArrayLike | None = None) -> ShadowOutputs:
-        return collect_shadows(self.name, self.shadows, target, images, labels)
-
     def _fit(self, members: Outputs, nonmembers: Outputs, targets: tuple[Outputs, Outputs] | None) -> None:
-        groups = (cast(ShadowOutputs, members), cast(ShadowOutputs, nonmembers))
+        groups = self._groups(members, nonmembers)
         if self.mode != "global":
-            if groups[0].shadow_signals.shape[1:] != groups[1].shadow_signals.shape[1:]:
-                raise ValueError("members, nonmembers: expected the same shadow models and queries in both")
             signals = self._signals(np.concatenate([own.shadow_signals for own in groups]))
             inside = np.concatenate([own.inside for own in groups])
             self._queries = signals.shape[2]
@@ -133,18 +112,13 @@ class LiRA(Attack):
 
     def _learn(self, signals: Floats, chosen: NDArray[np.bool_], which: str) -> Spread:
         """What is common to all samples on one side."""
-        if not chosen.any():
-            raise ValueError(f"inside: {self.name} needs shadow models that were {which} the samples, got none")
+        self._require(chosen, which)
         side = self._summarise(signals, chosen)
         if side.empty.all():
             raise ValueError(f"inside: cut to the smallest count, no shadow model that was {which} a sample is left")
-        self.empty_ = int(side.empty.sum()) + (self.empty_ if which == "trained on" else 0)
         spread = side.spread(raw=self.variance == "raw")
         if not self._per_sample and self.variance != "raw" and side.count.max() < 2:
-            warnings.warn(
-                f"{self.name}: one shadow model was {which} each sample, which shows no variance; 1 is taken",
-                stacklevel=5,
-            )
+            self._warn(f"one shadow model was {which} each sample, which shows no variance; 1 is taken")
             return Spread(np.ones_like(spread.deviation), spread.centre, spread.own_deviation)
         return spread
 
@@ -178,7 +152,7 @@ class LiRA(Attack):
         """mu and s of each sample and query, (n, queries) both."""
         side = self._summarise(signals, chosen)
         empty = side.empty[:, None]
-        warn_of_empty(self.name, side, which)
+        self._warn_of_empty(side, which)
         centre = np.where(empty, spread.centre, side.centre)
         own = np.where(empty, spread.own_deviation, side.deviation) if self._per_sample else spread.deviation
         return centre, np.broadcast_to(own, centre.shape) + LEAST

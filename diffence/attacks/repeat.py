@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
@@ -23,19 +24,19 @@ SAME = 3  # answers that are equal for every image before the attacker gives up 
 
 
 class AnswersAttack(Attack):
-    """Logistic regression on `answer_features` of the first `_used` answers; the score is its log odds."""
+    """Logistic regression on features of the first `_used` answers; the score is its log odds."""
 
     family: ClassVar[Family] = "adaptive"
     requires: ClassVar[type[Outputs]] = AnswerOutputs
-    label_free: bool
+    label_free: bool = False
 
     @property
     def needs_labels(self) -> bool:
         return not self.label_free
 
     @property
-    def _used(self) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def _used(self) -> int: ...
 
     def _features(self, outputs: AnswerOutputs) -> NDArray[np.float64]:
         return answer_features(outputs, self._used, label_free=self.label_free)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Self, cast, get_args
+from typing import Literal, Self, cast, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from diffence import metrics
-from diffence.attacks.base import FLOOR, Attack, Family, Outputs
-from diffence.attacks.shadow import ShadowOutputs, ShadowSource, collect_shadows, phi_of_label
-from diffence.attacks.sides import Side, summarise, warn_of_empty
-from diffence.attacks.target import Images, Target
+from diffence.attacks.base import FLOOR, Outputs
+from diffence.attacks.shadow import ShadowAttack, ShadowOutputs, ShadowSource, phi_of_label
+from diffence.attacks.sides import Side, summarise
 
 __all__ = ["RMIA"]
 
@@ -26,7 +24,7 @@ GRID = tuple(step / 10 for step in range(11))  # where `a` is looked for
 
 
 @dataclass(eq=False)
-class RMIA(Attack):
+class RMIA(ShadowAttack):
     """score = share of population samples z with ratio(x) / ratio(z) > gamma; ratio(x) = p_y(x) / p(x). Needs labels.
 
     Zarifzadeh, Liu and Shokri, ICML 2024. p_y is the target's probability of the true label, p(x) its mean over models
@@ -59,9 +57,6 @@ class RMIA(Attack):
     ties: bool = False
     votes: Votes = "majority"
     shadows: ShadowSource | None = field(default=None, repr=False)
-
-    requires: ClassVar[type[Outputs]] = ShadowOutputs
-    family: ClassVar[Family] = "shadow"
 
     a_: float = field(init=False, repr=False)
 
@@ -118,27 +113,13 @@ class RMIA(Attack):
             parts.append("mean votes")
         return ", ".join(parts)
 
-    @property
-    def needs_labels(self) -> bool:
-        return True
-
-    @property
-    def query(self) -> Hashable:
-        return ("shadows", self.shadows)
-
-    def collect(self, target: Target, images: Images, labels: ArrayLike | None = None) -> ShadowOutputs:
-        return collect_shadows(self.name, self.shadows, target, images, labels)
-
     def _fit(self, members: Outputs, nonmembers: Outputs, targets: tuple[Outputs, Outputs] | None) -> None:
-        groups = (cast(ShadowOutputs, members), cast(ShadowOutputs, nonmembers))
-        if groups[0].shadow_signals.shape[1:] != groups[1].shadow_signals.shape[1:]:
-            raise ValueError("members, nonmembers: expected the same shadow models and queries in both")
+        groups = self._groups(members, nonmembers)
         own, theirs = (np.concatenate(parts) for parts in zip(*map(self._confidences, groups), strict=True))
         inside = np.concatenate([group.inside for group in groups])
         self._common = {}
         for which, chosen in self._chosen(inside).items():
-            if not chosen.any():
-                raise ValueError(f"inside: {self.name} needs shadow models that were {which} the samples, got none")
+            self._require(chosen, which)
             self._common[which] = self._means(theirs, chosen)[0]
         self.a_ = self._tune(theirs, inside) if self.a == "tuned" and self.mode == "offline" else _number(self.a)
         population = self._ratios(own, theirs, inside, warn=False)[len(groups[0]) :, 0]
@@ -203,7 +184,7 @@ class RMIA(Attack):
         for which, chosen in self._chosen(inside).items():
             side = self._means(theirs, chosen)[1] if chosen.any() else summarise(theirs, chosen, "mean")
             if warn:
-                warn_of_empty(self.name, side, which)
+                self._warn_of_empty(side, which)
             means.append(np.where(side.empty[:, None], self._common[which], side.centre))
         return self._log_ratios(own, np.mean(means, axis=0), self.a_)
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Protocol, Self, cast
+from typing import ClassVar, Protocol, Self, cast
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
 from diffence import metrics
-from diffence.attacks.base import FLOOR, Outputs, as_array
+from diffence.attacks.base import FLOOR, Attack, Family, Outputs, as_array
+from diffence.attacks.sides import Side
 from diffence.attacks.target import Images, Target
 
-__all__ = ["ShadowOutputs", "ShadowSource", "assign", "collect_shadows", "phi_of_label"]
+__all__ = ["ShadowAttack", "ShadowOutputs", "ShadowSource", "assign", "phi_of_label"]
 
 Floats = NDArray[np.float64]
 Values = ArrayLike | torch.Tensor
@@ -161,16 +163,52 @@ class ShadowSource(Protocol):
         """Ask the target about `images`, and put the shadows' answers to the same images beside it."""
 
 
-def collect_shadows(
-    name: str, shadows: ShadowSource | None, target: Target, images: Images, labels: ArrayLike | None
-) -> ShadowOutputs:
-    """`collect` of the attack `name` with `shadows`; ValueError where it was made without."""
-    if shadows is None:
-        raise ValueError(
-            f"shadows: {name} asks shadow models, got None; give it a diffence.shadows.Shadows, "
-            "or give ShadowOutputs to fit and score"
-        )
-    return shadows.collect(target, images, labels)
+class ShadowAttack(Attack):
+    """An attack that compares the target with shadow models; the samples' true labels are always needed.
+
+    shadows: where `collect` gets the shadows' answers from; not needed where ShadowOutputs are given to fit and score.
+    """
+
+    requires: ClassVar[type[Outputs]] = ShadowOutputs
+    family: ClassVar[Family] = "shadow"
+    shadows: ShadowSource | None
+
+    @property
+    def needs_labels(self) -> bool:
+        return True
+
+    @property
+    def query(self) -> Hashable:
+        return ("shadows", self.shadows)
+
+    def collect(self, target: Target, images: Images, labels: ArrayLike | None = None) -> ShadowOutputs:
+        """The target's answers beside those of `shadows`; ValueError where there are none."""
+        if self.shadows is None:
+            raise ValueError(
+                f"shadows: {self.name} asks shadow models, got None; give it a diffence.shadows.Shadows, "
+                "or give ShadowOutputs to fit and score"
+            )
+        return self.shadows.collect(target, images, labels)
+
+    def _groups(self, members: Outputs, nonmembers: Outputs) -> tuple[ShadowOutputs, ShadowOutputs]:
+        groups = cast(ShadowOutputs, members), cast(ShadowOutputs, nonmembers)
+        if groups[0].shadow_signals.shape[1:] != groups[1].shadow_signals.shape[1:]:
+            raise ValueError("members, nonmembers: expected the same shadow models and queries in both")
+        return groups
+
+    def _require(self, chosen: NDArray[np.bool_], which: str) -> None:
+        """ValueError where no shadow is on the side that `which` says."""
+        if not chosen.any():
+            raise ValueError(f"inside: {self.name} needs shadow models that were {which} the samples, got none")
+
+    def _warn_of_empty(self, side: Side, which: str) -> None:
+        """Warn where samples have no shadow on one side."""
+        empty = int(side.empty.sum())
+        if empty:
+            self._warn(
+                f"{empty} of {len(side.empty)} samples have no shadow model that was {which} them; "
+                "the mean over the known samples stands in"
+            )
 
 
 def assign(count: int, n: int, seed: int) -> NDArray[np.bool_]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Centre", "Side", "Spread", "summarise", "warn_of_empty"]
+__all__ = ["Centre", "Side", "Spread", "summarise"]
 
 Floats = NDArray[np.float64]
 Centre = Literal["median", "mean"]
@@ -94,15 +93,3 @@ def _medians(values: Floats, mask: NDArray[np.bool_], number: NDArray[np.int64])
     ranked = np.sort(np.where(mask, values, np.inf), axis=1)
     rows = np.arange(len(ranked))
     return np.asarray((ranked[rows, (number - 1) // 2] + ranked[rows, number // 2]) / 2)
-
-
-def warn_of_empty(name: str, side: Side, which: str) -> int:
-    """Warn where samples have no shadow on one side; -> how many."""
-    empty = int(side.empty.sum())
-    if empty:
-        warnings.warn(
-            f"{name}: {empty} of {len(side.empty)} samples have no shadow model that was {which} them; "
-            "the mean over the known samples stands in",
-            stacklevel=5,
-        )
-    return empty

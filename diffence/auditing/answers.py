@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pathlib
 import zipfile
-import zlib
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from diffence.attacks import Outputs
+from diffence.files import DAMAGED_NPZ
 
 __all__ = ["holds_answers", "read_answers"]
 
@@ -49,8 +49,7 @@ def read_answers(path: str | os.PathLike[str], kind: str = "logits") -> Outputs:
         values, labels, kind = _csv(name, kind) if name.suffix.lower() == ".csv" else _npz(name)
         make = Outputs if kind == "logits" else Outputs.from_probabilities
         return make(values, labels)
-    # zipfile's NotImplementedError: a damaged header that asks for a compression method that does not exist.
-    except (ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+    except (TypeError, *DAMAGED_NPZ) as error:
         raise ValueError(f"{name}: {error}") from error
 
 

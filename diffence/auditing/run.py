@@ -458,7 +458,7 @@ def _attack_warnings(chosen: Sequence[Attack], findings: Sequence[Finding]) -> l
             warnings.append(
                 f"{attack.name}: a class has only {known.min()} known samples of a group; its threshold is a guess."
             )
-        warnings += [f"{attack.name}: {text}" for text in getattr(attack, "warnings_", ())]
+        warnings += [f"{attack.name}: {text}" for text in attack.warnings_]
         if attack.sees_targets:
             warnings.append(f"{attack.name} was tuned on the very samples that it is judged on: too good, not counted.")
     return warnings

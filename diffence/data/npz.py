@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import pathlib
-import zipfile
-import zlib
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diffence.data.dataset import Dataset, as_labels, as_uint8
+from diffence.files import DAMAGED_NPZ
 
 __all__ = ["read", "recognises"]
 
@@ -53,8 +52,7 @@ def _arrays(path: pathlib.Path) -> dict[str, NDArray[Any]]:
             if missing:
                 raise ValueError(f"expected the arrays images and labels, found {sorted(opened.files)}")
             return {name: opened[name] for name in ("images", "labels")}
-    # zipfile's NotImplementedError: a damaged header that asks for a compression method that does not exist.
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+    except DAMAGED_NPZ as error:
         raise ValueError(f"{path}: not a readable .npz of images and labels: {error}") from error
 
 
