@@ -72,8 +72,9 @@ def test_a_leak_is_found_and_every_figure_is_its_metric() -> None:
     assert loss.tpr[0.01].value == metrics.tpr_at_fpr(*scores, 0.01)
     assert loss.tpr[0.0].value == metrics.tpr_at_fpr(*scores, 0.0, strict=False)
     assert loss.tnr.value == metrics.tnr_at_fnr(*scores)
-    found = round(200 * loss.tpr[0.01].value)
-    assert loss.tpr[0.01][1:3] == metrics.clopper_pearson(found, 200)
+    assert loss.tpr[0.01][1:3] == metrics.tpr_interval(*scores, 0.01)
+    assert loss.tnr[1:3] == metrics.tnr_interval(*scores)
+    assert loss.tpr[0.0][1:3] == metrics.clopper_pearson(round(200 * loss.tpr[0.0].value), 200)
     assert report.gap_floor == report["correctness"].auc
     assert report.accuracy is not None
     assert report.accuracy[0].value == (LEAKING[0].predicted == LEAKING[0].true_labels).mean()
@@ -332,13 +333,24 @@ def test_a_limit_fails_only_when_the_data_say_so_and_is_proven_only_when_they_do
 
 
 def test_limits_of_the_true_positive_rate() -> None:
-    report = quick(*LEAKING)
-    highest = max(finding.tpr[0.01].value for finding in report.findings)
-    report.assert_tpr_at_most(highest, fpr=0.01)
-    with pytest.raises(AssertionError, match=r"not proven to be below .*%"):
-        report.assert_tpr_at_most(highest, fpr=0.01, proven=True)
-    with pytest.raises(AssertionError, match="200 members, 200 non-members"):
-        report.assert_tpr_at_most(0.0, fpr=0.01)
+    report = quick(answers(1600, 1, 4.0), answers(1600, 2, 0.5))
+    counted = [finding.tpr_ends(0.01, 1 - 0.05 / len(report.findings)) for finding in report.findings]
+    lows, highs = zip(*counted, strict=True)
+    assert 0.05 < max(lows) < max(highs) < 1
+    report.assert_tpr_at_most(max(lows), fpr=0.01)
+    with pytest.raises(AssertionError, match=r"the model leaks: the attack .* 800 members, 800 non-members"):
+        report.assert_tpr_at_most(max(lows) - 1e-9, fpr=0.01)
+    report.assert_tpr_at_most(max(highs) + 1e-9, fpr=0.01, proven=True)
+    with pytest.raises(AssertionError, match=r"no proof: .* is not proven to be below"):
+        report.assert_tpr_at_most(max(highs), fpr=0.01, proven=True)
+    report.assert_tpr_at_most(0.99, fpr=0.0)
+    with pytest.raises(AssertionError, match="the model leaks"):
+        report.assert_tpr_at_most(0.0, fpr=0.0)
+    # A claim that nothing could break is refused, with the number that it would take.
+    needed = metrics.nonmembers_needed(0.001, 1 - 0.05 / len(report.findings) / 4)
+    with pytest.raises(ValueError, match=rf"with 800 evaluated non-members no attack .* {needed:,}"):
+        report.assert_tpr_at_most(0.5)
+    report.assert_tpr_at_most(0.99, proven=True)
     with pytest.raises(ValueError, match="fpr: expected one of"):
         report.assert_tpr_at_most(0.1, fpr=0.5)
 

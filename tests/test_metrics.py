@@ -573,3 +573,42 @@ def test_one_group_is_no_group() -> None:
 def test_bad_groups_are_refused(groups: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         metrics.bootstrap(SIX_MEMBERS, SIX_NONMEMBERS, seed=0, resamples=2, groups=groups)
+
+
+@pytest.mark.parametrize(("n", "fpr"), [(400, 0.01), (1000, 0.01), (1000, 0.001)])
+def test_intervals_of_rates_cover_whatever_the_threshold(n: int, fpr: float) -> None:
+    """At least 95 %: that of the share alone, at the sample's own threshold, covers a quarter to three quarters."""
+    rng = np.random.default_rng(n)
+    truth = stats.norm.sf(stats.norm.isf(fpr) - 2.0)
+    covered, naive = 0, 0
+    for _ in range(200):
+        members, nonmembers = rng.normal(2, 1, n), rng.normal(0, 1, n)
+        low, high = metrics.tpr_interval(members, nonmembers, fpr)
+        value = metrics.tpr_at_fpr(members, nonmembers, fpr)
+        assert low <= value <= high
+        covered += low <= truth <= high
+        ends = metrics.clopper_pearson(round(value * n), n)
+        naive += ends[0] <= truth <= ends[1]
+    assert covered >= 190
+    assert naive < 160
+
+
+def test_intervals_of_rates_with_ties_and_their_mirror() -> None:
+    rng = np.random.default_rng(0)
+    members, nonmembers = rng.normal(1, 1, 500), rng.normal(0, 1, 700)
+    assert metrics.tnr_interval(members, nonmembers, 0.05) == metrics.tpr_interval(-nonmembers, -members, 0.05)
+    # Two values, the larger with a population FPR of one half: nobody can be called a member at 1 %.
+    coarse = rng.integers(2, size=800)
+    assert metrics.tpr_interval(np.ones(500), coarse, 0.01)[0] == 0
+    assert metrics.tpr_interval(np.full(500, 2.0), coarse, 0.01)[0] > 0.98
+    needed = metrics.nonmembers_needed(0.01, 1 - 0.05 / 4)
+    assert metrics.tpr_interval(np.ones(99), np.zeros(needed), 0.01)[0] > 0.9
+    assert metrics.tpr_interval(np.ones(99), np.zeros(needed - 1), 0.01)[0] == 0
+    assert metrics.tpr_interval([1.0], [0.0], 0.01)[1] == 1
+    for wrong in (0.0, 1.0, -0.1):
+        with pytest.raises(ValueError, match="fpr: expected a rate between"):
+            metrics.tpr_interval(members, nonmembers, wrong)
+    with pytest.raises(ValueError, match="confidence"):
+        metrics.tpr_interval(members, nonmembers, 0.1, confidence=1.0)
+    with pytest.raises(ValueError, match="members"):
+        metrics.tpr_interval([np.nan], nonmembers, 0.1)

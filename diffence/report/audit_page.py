@@ -51,7 +51,8 @@ AUDIT_COLUMNS: tuple[Column[AuditRow], ...] = (
     ),
     Column(
         "TPR at 1% FPR",
-        "Share of members found while fewer than 1% of the non-members are accused.",
+        "Share of members found while fewer than 1% of the non-members are accused. The interval allows for not knowing"
+        " the threshold that has this rate, so few non-members make it wide, and its lower end 0.",
         lambda row: share(row.tpr_at_one_percent),
         page_only=True,
     ),
@@ -62,7 +63,7 @@ AUDIT_COLUMNS: tuple[Column[AuditRow], ...] = (
     ),
     Column(
         "TPR at 0 FPR",
-        "Share of members whose score is above that of every non-member.",
+        "Share of members whose score is above that of every non-member evaluated here.",
         lambda row: share(row.tpr_at_zero_fpr),
         page_only=True,
     ),

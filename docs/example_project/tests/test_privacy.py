@@ -17,4 +17,4 @@ def test_does_not_leak(privacy_audit, model, members, nonmembers):
 def test_leaks_provenly_little(privacy_audit, model, members, nonmembers):
     audit = privacy_audit(model, members, nonmembers)
     audit.assert_auc_at_most(0.70, proven=True)  # passes only when the data say so: the upper end is below it
-    audit.assert_tpr_at_most(0.05, fpr=0.01)
+    audit.assert_tpr_at_most(0.10, fpr=0.0)  # of the members, above every one of these non-members
