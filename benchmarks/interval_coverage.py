@@ -4,7 +4,7 @@
 
 Scores are normal, members shifted by sqrt(2) Phi^-1(AUC). "below", "above": how often the interval lies below or above
 the true value; each should be 2.5 %. "width": the mean, in points. "+-": the simulation's own standard error. For the
-maximum of eight attacks the last columns are the bias of its value and of the naive maximum, in points.
+maximum of eight attacks, and its change, the last columns are the bias of the value and of the naive one, in points.
 """
 
 from __future__ import annotations
@@ -102,6 +102,24 @@ def maximum(case: str, n: int, seed: int, resamples: int) -> Seen:
     return Seen(strongest.low, strongest.high, max(aucs), strongest.value, strongest.naive)
 
 
+TWO = {
+    "all 0.7 -> all 0.7": ([0.7] * 8, [0.7] * 8),
+    "one 0.8 -> all 0.6": ([0.8] + [0.5] * 7, [0.6] * 8),
+    "one 0.8 -> one 0.6": ([0.8] + [0.5] * 7, [0.6] + [0.5] * 7),
+}
+
+
+def maxima(case: str, n: int, seed: int, resamples: int) -> Seen:
+    """The change of the maximum over eight attacks, correlated 0.5, and those of before with those of after."""
+    before, after = TWO[case]
+    pairs = attacks([*after, *before], 0.5, n, seed)
+    values, found = metrics.replicates(pairs, ("auc",), seed=seed, resamples=resamples)
+    sides = [(values[part, 0], found[part, 0]) for part in (slice(8), slice(8, 16))]
+    low, high = metrics.maximum_change(*sides[0], *sides[1])
+    value = metrics.maximum(*sides[0]).value - metrics.maximum(*sides[1]).value
+    return Seen(low, high, max(after) - max(before), value, sides[0][0].max() - sides[1][0].max())
+
+
 def cases() -> Iterator[tuple[str, str, Callable[..., Seen], float | str, int]]:
     for n in (100, 1000):
         for true in (0.5, 0.68, 0.9):
@@ -117,13 +135,15 @@ def cases() -> Iterator[tuple[str, str, Callable[..., Seen], float | str, int]]:
     for n in (200, 1000):
         for case in EIGHT:
             yield "maximum", f"maximum, {case}", maximum, case, n
+        for case in TWO:
+            yield "maxima", f"change of maximum, {case}", maxima, case, n
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="How often intervals cover.")
     parser.add_argument("--simulations", type=int, default=2000, help="of each case (default: 2000)")
     parser.add_argument("--resamples", type=int, default=1000, help="of each bootstrap (default: 1000)")
-    parser.add_argument("--only", help="one kind: auc, accuracy, oracle, change, rate, maximum")
+    parser.add_argument("--only", help="one kind: auc, accuracy, oracle, change, rate, maximum, maxima")
     args = parser.parse_args()
 
     print(f"{args.simulations} simulations a case, {args.resamples} resamples; percentages")
@@ -139,7 +159,7 @@ def main() -> None:
             f"{name:<36}{n:>7}{covers:>9.1%}{error * 100:>5.1f}{(high < true).mean():>7.1%}{(low > true).mean():>7.1%}"
         )
         line += f"{(high - low).mean() * 100:>7.2f}"
-        if kind == "maximum":
+        if kind in ("maximum", "maxima"):
             line += f"{(value - true).mean() * 100:>+8.2f}{(naive - true).mean() * 100:>+7.2f}"
         print(line, flush=True)
 

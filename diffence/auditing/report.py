@@ -87,7 +87,7 @@ class Finding:
 class AuditReport:
     """The result of `diffence.audit`. Print it, or look at it in a notebook; `to_html` has the figures.
 
-    findings: one an attack, strongest first. replicates: (resamples,) the largest AUC in each bootstrap resample.
+    findings: one an attack, strongest first. replicates: (attacks that count, resamples), their AUC in each resample.
     accuracy, ece: of members and non-members, all that were given. gap_floor: AUC of the labels alone, None without
     labels. sizes: (members, non-members) evaluated. samples: says which samples were evaluated, and how; audits with
     equal `samples` are compared in pairs. warnings: what a reader must know. notes: what repeated queries gain. setup:
@@ -152,7 +152,7 @@ class AuditReport:
 
     def page(self) -> AuditPage:
         """The content of the page, as `diffence.report` takes it."""
-        shown = [finding for finding in self.findings if not finding.hypothetical]
+        shown = self._counted
         best = {finding.family: finding for finding in reversed(shown)}  # of each family the strongest
         picked = [finding for finding in shown if finding in best.values() or finding.attack in ("loss", "correctness")]
         return AuditPage(
@@ -195,16 +195,28 @@ class AuditReport:
             for other in before.findings:
                 if other.attack == finding.attack and not (finding.hypothetical or other.hypothetical):
                     pair = (finding.evaluation.scores, other.evaluation.scores)
-                    resamples = len(self.replicates)
+                    resamples = self.replicates.shape[1]
                     found = metrics.paired_bootstrap(*pair, ("auc",), seed=self.seed, resamples=resamples)
                     rows[finding.attack] = found["auc"]
         table = {name: (figure.value, figure.low, figure.high) for name, figure in rows.items()}
         return pd.DataFrame.from_dict(table, orient="index", columns=["auc change", "low", "high"])
 
     def change(self, before: AuditReport) -> Estimate:
-        """Worst AUC here minus worst AUC in `before`, in pairs."""
+        """Worst AUC here minus worst AUC in `before`, in pairs (`metrics.maximum_change`)."""
         self._check_pairs(before)
-        return _change(self.worst.auc, self.replicates, before.worst.auc, before.replicates, sum(self.sizes))
+        return self._change(before.worst.auc, before._aucs, before.replicates)
+
+    @property
+    def _counted(self) -> list[Finding]:
+        return [finding for finding in self.findings if not finding.hypothetical]
+
+    @property
+    def _aucs(self) -> list[float]:
+        return [finding.auc.value for finding in self._counted]
+
+    def _change(self, then: Estimate, aucs: list[float], replicates: NDArray[np.float64]) -> Estimate:
+        low, high = metrics.maximum_change(self._aucs, self.replicates, aucs, replicates)
+        return Estimate(self.worst.auc.value - then.value, low, high, sum(self.sizes))
 
     def _check_pairs(self, before: AuditReport) -> None:
         if before.samples != self.samples:
@@ -246,7 +258,7 @@ class AuditReport:
             raise ValueError(f"fpr: expected one of {FPRS}, got {fpr}")
         if not 0 <= limit <= 1:
             raise ValueError(f"limit: expected a rate from 0 to 1, got {limit}")
-        counted = [finding for finding in self.findings if not finding.hypothetical]
+        counted = self._counted
         confidence = 1 - 0.05 / len(counted)
         needed = metrics.nonmembers_needed(fpr, 1 - (1 - confidence) / 4) if fpr > 0 and not proven else 0
         if self.sizes[1] < needed:
@@ -261,7 +273,7 @@ class AuditReport:
                 raise AssertionError(
                     f"{start}: the attack {finding.attack!r} finds {finding.tpr[fpr].value:.2%} of the members at "
                     f"{fpr:.1%} FPR (95 % interval over {len(counted)} attacks {low:.2%} to {high:.2%}; "
-                    f"{self._counted()}), which {kind} {limit:.2%}"
+                    f"{self._samples()}), which {kind} {limit:.2%}"
                 )
 
     def assert_no_worse_than(self, baseline: str | os.PathLike[str] | AuditReport, *, tolerance: float = 0.0) -> None:
@@ -275,18 +287,16 @@ class AuditReport:
             self.to_json(baseline)
             return
         if isinstance(baseline, AuditReport):
-            auc, replicates, samples, attack = (
-                baseline.worst.auc,
-                baseline.replicates,
-                baseline.samples,
-                baseline.worst.attack,
-            )
+            auc, samples, attack = baseline.worst.auc, baseline.samples, baseline.worst.attack
+            aucs, replicates = baseline._aucs, baseline.replicates
         else:
-            auc, replicates, samples, attack = _read(baseline)
+            auc, samples, attack, largest, maxima = _read(baseline)
+            aucs, replicates = [largest], maxima[None]
         paired = samples == self.samples
-        if not paired:  # other samples are independent ones, so their replicates may meet in any order
-            replicates = np.random.default_rng(self.seed).permutation(np.resize(replicates, len(self.replicates)))
-        change = _change(self.worst.auc, self.replicates, auc, replicates, sum(self.sizes))
+        if not paired:  # other samples are independent ones, so their resamples may meet in any order
+            order = np.random.default_rng(self.seed).permutation(self.replicates.shape[1])
+            replicates = replicates[:, order % replicates.shape[1]]
+        change = self._change(auc, aucs, replicates)
         if change.low > tolerance:
             how = "in pairs" if paired else "of other samples"
             raise AssertionError(
@@ -299,10 +309,10 @@ class AuditReport:
         auc = self.worst.auc
         return (
             f"the AUC of the strongest attack, {self.worst.attack!r}, {auc.value:.3f} (95 % interval {auc.low:.3f} to "
-            f"{auc.high:.3f}; {self._counted()})"
+            f"{auc.high:.3f}; {self._samples()})"
         )
 
-    def _counted(self) -> str:
+    def _samples(self) -> str:
         return f"{self.sizes[0]} members, {self.sizes[1]} non-members"
 
     # ------------------------------------------------------------------ files
@@ -327,7 +337,8 @@ class AuditReport:
                 }
                 for finding in self.findings
             },
-            "replicates": [round(float(value), 6) for value in self.replicates],
+            "largest": max(self._aucs),
+            "maxima": [round(float(value), 6) for value in self.replicates.max(axis=0)],
         }
         write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
@@ -382,18 +393,8 @@ def _curve(finding: Finding) -> RocCurve:
     return RocCurve(finding.attack, "", curve.fpr, curve.tpr, members, nonmembers, auc)
 
 
-def _change(
-    now: Estimate, replicates: NDArray[np.float64], then: Estimate, other: NDArray[np.float64], n: int
-) -> Estimate:
-    """The difference of two maxima; both are biased alike, so the replicates' spread is centred on the values'."""
-    value = now.value - then.value
-    differences = replicates - other
-    low, high = np.percentile(differences - differences.mean(), [2.5, 97.5])
-    return Estimate(value, value + float(low), value + float(high), n)
-
-
-def _read(path: str | os.PathLike[str]) -> tuple[Estimate, NDArray[np.float64], str, str]:
-    """AUC, replicates, samples and attack of the worst finding in a file of `to_json`."""
+def _read(path: str | os.PathLike[str]) -> tuple[Estimate, str, str, float, NDArray[np.float64]]:
+    """Worst AUC, samples, worst attack, largest AUC and the largest in each resample, from a file of `to_json`."""
     __tracebackhide__ = True
     try:
         content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
@@ -401,7 +402,8 @@ def _read(path: str | os.PathLike[str]) -> tuple[Estimate, NDArray[np.float64], 
             raise ValueError(f"format {content['diffence audit']}, expected {_FORMAT}")
         worst = dict(content["worst"])
         attack = worst.pop("attack")
-        return Estimate(**worst), np.asarray(content["replicates"], float), content["samples"], attack
+        maxima = np.asarray(content["maxima"], float)
+        return Estimate(**worst), content["samples"], attack, float(content["largest"]), maxima
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"baseline: no file {os.fspath(path)}; write one with report.to_json(...), or run pytest with "

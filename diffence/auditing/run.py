@@ -360,7 +360,7 @@ def _evaluate(
 def _figures(
     chosen: Sequence[Attack], evaluations: Sequence[Evaluation], seed: int, resamples: int
 ) -> tuple[list[Finding], Worst, NDArray[np.float64]]:
-    """Findings, strongest first; the strongest that counts; the maximum in each resample.
+    """Findings, strongest first; the strongest that counts; the AUC of each that counts in each resample.
 
     All attacks are resampled together, so that the maximum over them can be.
     """
@@ -382,10 +382,11 @@ def _figures(
     if not counted:
         raise ValueError("attacks: all of them are what-ifs; add one that counts")
     best = max(counted, key=lambda place: values[place, 0])
-    maxima = replicates[counted, 0].max(axis=0)
     largest = metrics.maximum(values[counted, 0], replicates[counted, 0])
     worst = Worst(evaluations[best].attack, Estimate(*largest[:3], n))
-    return sorted(findings, key=lambda finding: -finding.auc.value), worst, maxima
+    order = sorted(range(len(findings)), key=lambda place: -values[place, 0])
+    kept = [place for place in order if place in counted]
+    return [findings[place] for place in order], worst, replicates[kept, 0]
 
 
 def _counts(attack: Attack) -> bool:

@@ -42,7 +42,7 @@ from diffence.metrics.rates import (
 )
 from diffence.metrics.resampling import Estimate, bootstrap, paired_bootstrap, replicates
 from diffence.metrics.risk import privacy_risk
-from diffence.metrics.several import Maximum, maximum
+from diffence.metrics.several import Maximum, maximum, maximum_change
 from diffence.metrics.thresholds import calibrate_class_thresholds, calibrate_threshold, gap_floor
 
 __all__ = [
@@ -77,6 +77,7 @@ __all__ = [
     "hanley_mcneil",
     "js_divergence",
     "maximum",
+    "maximum_change",
     "negative_rate_at",
     "nonmembers_needed",
     "paired_bootstrap",
