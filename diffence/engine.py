@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import os
-import weakref
-from functools import lru_cache
-from typing import Any, Literal, TypeVar
+from functools import lru_cache, partial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from diffence import _core
-from diffence.images import as_images
+from diffence.backends import Backend, Mode, Precision
+from diffence.backends.cpu import CpuBackend, memory_needed
+from diffence.images import as_image_tensor
 from diffence.unets import DDPMUNet, DiffusionModel, load
 
-__all__ = ["DEFAULT_BATCH", "Engine", "Mode", "Precision", "key_bytes"]
+__all__ = ["Engine", "Mode", "Precision", "key_bytes"]
 
-Mode = Literal["paper", "official"]
-Precision = Literal["fp32", "bf16"]
 Array = TypeVar("Array", torch.Tensor, NDArray[Any])
-
-DEFAULT_BATCH = 32
-
-# (fingerprint, isa, precision, direct) -> the packed weights, as long as an engine has them: engines share them.
-_packed: weakref.WeakValueDictionary[tuple[str, str, str, bool], _core.Model] = weakref.WeakValueDictionary()
 
 
 def key_bytes(key: int | bytes) -> bytes:
@@ -43,28 +37,25 @@ def key_bytes(key: int | bytes) -> bytes:
     return key
 
 
-def _arguments(diffusion: DiffusionModel) -> tuple[Any, ...]:
-    """What _core.Model takes first."""
-    program = diffusion.program
-    return program.shape, program.ops, program.epsilons, list(program.weights.items())
-
-
 class Engine:
     """A diffusion model, planned and packed, that predicts noise and reconstructs images.
 
     diffusion: path of a checkpoint, or a loaded `diffence.unets.DiffusionModel` (or reference module).
-    device: "cpu".  threads: None for $DIFFENCE_NUM_THREADS, else the processors at hand.
-    precision: "fp32", or "bf16" where the processor has instructions for it: convolutions and attention multiply
-        bfloat16 numbers, and add in float32.
-    batch: network evaluations at a time (None: 32); more is faster up to a point and takes more `memory()`.
+    device: "cpu", or "cuda" (a GPU of compute capability 8.0 or newer, by number as "cuda:1").
+    precision: what convolutions and attention multiply; they add in float32. "fp32"; "bf16", on the processor where it
+        has instructions for that; "fp16", on a GPU. None: "fp32" on the processor, "bf16" on a GPU, where "fp32" is for
+        comparisons: it uses no tensor cores.
+    threads: None for $DIFFENCE_NUM_THREADS, else the processors at hand. Of no use on a GPU.
+    batch: network evaluations at a time (None: 32, on a GPU 1024); more is faster up to a point and takes more
+        `memory()`. Where a GPU has no room for it, it is halved, with a warning.
     isa: instruction set by name (None: $DIFFENCE_ISA, else the fastest that runs here); see `diffence.isas()`.
     memory_limit: bytes that `memory()` may add up to; None for no limit. Where they do not suffice, the batch is
-        halved, down to one image, and then 3x3 convolutions do without Winograd's transforms, whose weights take four
-        times as much (`direct`: slower, and its results differ from the others by rounding).
+        halved, down to one image, and then, on the processor, 3x3 convolutions do without Winograd's transforms, whose
+        weights take four times as much (`direct`: slower, and its results differ from the others by rounding).
 
     The same input gives the same bits for any batch, order, company and number of threads. Calls on one engine from
     several threads are safe and take turns; the GIL is released while they compute. Engines of equal models share
-    their packed weights.
+    their packed weights. On a GPU, work goes to torch's current stream.
     Raises ValueError for a damaged or foreign checkpoint and for options out of range, RuntimeError for a device,
     precision or instruction set that this machine or build does not have, MemoryError where memory_limit is too small.
     """
@@ -74,15 +65,13 @@ class Engine:
         diffusion: str | os.PathLike[str] | DiffusionModel | DDPMUNet,
         *,
         device: str | torch.device = "cpu",
-        precision: Precision = "fp32",
+        precision: Precision | None = None,
         threads: int | None = None,
         batch: int | None = None,
         isa: str | None = None,
         memory_limit: int | None = None,
     ) -> None:
-        if torch.device(device).type != "cpu":
-            raise RuntimeError(f"device: this build has no engine for {device!s}; use device='cpu'")
-        self.options = {
+        self.options: dict[str, Any] = {
             "device": device,
             "precision": precision,
             "threads": threads,
@@ -90,66 +79,62 @@ class Engine:
             "isa": isa,
             "memory_limit": memory_limit,
         }
+        if memory_limit is not None and (
+            isinstance(memory_limit, bool) or not isinstance(memory_limit, int) or memory_limit < 1
+        ):
+            raise ValueError(f"memory_limit: expected a number of bytes, at least 1, or None; got {memory_limit!r}")
+        place = torch.device(device)
         self.diffusion = load(diffusion)
-        self.device = torch.device("cpu")
-        isa = _core.default_isa(precision) if isa is None else isa
-        threads = _core.default_threads() if threads is None else threads
-        batch = DEFAULT_BATCH if batch is None else batch
-        self.direct = False
-        if memory_limit is not None:
-            batch, self.direct = self._fit(memory_limit, batch, threads, isa, precision)
-        name = (self.diffusion.fingerprint, isa, precision, self.direct)
-        model = _packed.get(name)
-        if model is None:
-            model = _core.Model(*_arguments(self.diffusion), isa=isa, precision=precision, direct=self.direct)
-            _packed[name] = model
-        self._engine = _core.Engine(model, batch=batch, threads=threads)
-        self._sampler = lru_cache(maxsize=8)(self._make_sampler)
+        self._backend: Backend
+        if place.type == "cpu":
+            self._backend = CpuBackend(self.diffusion, precision or "fp32", threads, batch, isa, memory_limit)
+        elif place.type == "cuda":
+            from diffence.backends.cuda import CudaBackend  # importing it is no error where it is missing
 
-    def _fit(self, limit: int, batch: int, threads: int, isa: str, precision: Precision) -> tuple[int, bool]:
-        """The largest batch whose memory is within `limit`, and whether that takes direct convolutions."""
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-            raise ValueError(f"memory_limit: expected a number of bytes, at least 1, or None; got {limit!r}")
-        least = 0
-        for direct in (False, True):
-            for size in (batch >> halvings for halvings in range(max(batch, 1).bit_length())):
-                needed = self.memory_needed(
-                    self.diffusion, batch=size, threads=threads, isa=isa, precision=precision, direct=direct
-                )
-                least = sum(needed.values())
-                if least <= limit:
-                    return size, direct
-        raise MemoryError(
-            f"memory_limit: {limit} bytes do not hold this network; one image at a time, {threads} threads and direct "
-            f"convolutions take {least}"
-        )
+            if isa is not None:
+                raise ValueError(f"isa: instruction sets are the processor's; got {isa!r} for {device!s}")
+            self._backend = CudaBackend(self.diffusion, place, precision or "bf16", batch, memory_limit)
+        else:
+            raise RuntimeError(f"device: there is no engine for {device!s}; use 'cpu' or 'cuda'")
+        # Not a method: a cycle would keep the memory of an engine that nobody has any more.
+        self._sampler = lru_cache(maxsize=8)(partial(_make_sampler, self.diffusion))
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the images."""
-        return self._engine.model.shape
+        return self._backend.shape
 
     @property
-    def isa(self) -> str:
-        """The instruction set whose kernels run."""
-        return self._engine.model.isa
+    def device(self) -> torch.device:
+        """Where images go in and come out."""
+        return self._backend.device
+
+    @property
+    def isa(self) -> str | None:
+        """The instruction set whose kernels run; None on a GPU."""
+        return self._backend.isa
+
+    @property
+    def direct(self) -> bool:
+        """Whether `memory_limit` left no room for Winograd's transforms."""
+        return self._backend.direct
 
     @property
     def precision(self) -> Precision:
-        """What is multiplied: "fp32" or "bf16"."""
-        return self._engine.model.precision
+        """What is multiplied: "fp32", "bf16" or "fp16"."""
+        return self._backend.precision
 
     @property
     def batch(self) -> int:
-        return self._engine.batch
+        return self._backend.batch
 
     @property
     def threads(self) -> int:
-        return self._engine.threads
+        return self._backend.threads
 
     def memory(self) -> dict[str, int]:
-        """Bytes taken: "weights" (packed, shared), "arena" (activations), "scratch" (of all threads)."""
-        return self._engine.model.memory(self.batch, self.threads)
+        """Bytes taken: "weights" (packed, shared), "arena" (activations), on the processor "scratch" (of threads)."""
+        return self._backend.memory()
 
     @staticmethod
     def memory_needed(
@@ -161,15 +146,11 @@ class Engine:
         isa: str | None = None,
         direct: bool = False,
     ) -> dict[str, int]:
-        """What `memory()` of such an engine says, before it is taken; direct: without Winograd's transforms."""
-        return _core.Model.memory_needed(
-            *_arguments(load(diffusion)),
-            batch=DEFAULT_BATCH if batch is None else batch,
-            threads=_core.default_threads() if threads is None else threads,
-            isa=isa,
-            precision=precision,
-            direct=direct,
-        )
+        """What `memory()` of such an engine on the processor says, before it is taken.
+
+        direct: without Winograd's transforms.
+        """
+        return memory_needed(load(diffusion), precision, threads, batch, isa, direct)
 
     def profile(self, images: int) -> list[dict[str, Any]]:
         """Where the time of one evaluation goes: a record a step of the plan, in order.
@@ -179,15 +160,8 @@ class Engine:
         """
         if not 1 <= images <= self.batch:
             raise ValueError(f"images: expected 1 to batch = {self.batch}, got {images}")
-        x = np.random.default_rng(0).standard_normal((images, *self.shape), np.float32)
-        for _ in range(2):  # the first one finds its memory
-            self._engine.predict(x, np.zeros(images, np.int32))
         names = ("kind", "shape", "made", "size", "flop", "seconds")
-        return [dict(zip(names, step, strict=True)) for step in self._engine.profile()]
-
-    def _make_sampler(self, T: int, k: int, mode: Mode) -> _core.Sampler:
-        self.diffusion.check_T(T)
-        return _core.Sampler(self.diffusion.alpha_bar, T, k, mode)
+        return [dict(zip(names, step, strict=True)) for step in self._backend.profile(images)]
 
     def sampler(self, T: int, k: int | None = None, mode: Mode = "paper") -> _core.Sampler:
         """The coefficients and time steps of DDIM(k), eta = 0, from step T (1-based); k=None means k = T.
@@ -202,23 +176,38 @@ class Engine:
 
         x: float32 (B, C, H, W) in the network's own scale (images in [-1, 1], noised). t: 0-based time steps (B,).
         """
-        array = x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
-        steps = np.atleast_1d(np.asarray(t.detach().cpu() if isinstance(t, torch.Tensor) else t))
-        eps = self._engine.predict(array, steps)
-        return torch.from_numpy(eps) if isinstance(x, torch.Tensor) else eps
+        given = (x.detach() if isinstance(x, torch.Tensor) else torch.from_numpy(np.asarray(x))).to(self.device)
+        steps = torch.as_tensor(t).reshape(-1)
+        eps = self._backend.predict(given.contiguous(), steps.cpu() if self.device.type == "cpu" else steps)
+        return eps.to(x.device) if isinstance(x, torch.Tensor) else eps.cpu().numpy()
+
+    def place(self, images: Any, name: str = "images") -> torch.Tensor:
+        """Images (B, C, H, W), uint8 or in [0, 1], as the engine takes them: checked, float32, on its device."""
+        return as_image_tensor(images, self.device, self.shape, name)
+
+    def hashes(self, key: bytes, images: torch.Tensor) -> Any:
+        """The identities, under the key, of images that `place` returned: what `reconstruct_items` takes."""
+        return self._backend.hashes(key, images)
+
+    def phi(self, logits: torch.Tensor, mode: Mode = "paper") -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+        """`diffence.selection.phi` of logits (B, classes), computed where they lie if that is the engine's device."""
+        return self._backend.phi(logits, mode)
 
     def reconstruct_items(
         self,
         sampler: _core.Sampler,
-        images: NDArray[np.float32],
+        images: torch.Tensor,
         index: NDArray[np.int32],
         draws: NDArray[np.int32],
         *,
-        hashes: bytes | None = None,
-        noise: NDArray[np.float32] | None = None,
-    ) -> NDArray[np.float32]:
-        """Item m: draw draws[m] of images[index[m]]; (M, C, H, W) in [0, 1]. What `reconstruct` and the fence call."""
-        return self._engine.reconstruct(sampler, images, index, draws, hashes=hashes, noise=noise)
+        hashes: Any = None,
+        noise: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Item m: draw draws[m] of images[index[m]]; (M, C, H, W) in [0, 1]. What `reconstruct` and the fence call.
+
+        images and noise lie on the engine's device, as `place` returns them.
+        """
+        return self._backend.reconstruct(sampler, images, index, draws, hashes, noise)
 
     def reconstruct(
         self,
@@ -233,25 +222,33 @@ class Engine:
     ) -> Array:
         """n reconstructions of each image: noise to step T (Eq. 3 of the paper), DDIM(k) back, clamp to [0, 1].
 
-        images: (B, C, H, W), uint8 or float in [0, 1]. -> (B, n, C, H, W) float32 in [0, 1], tensor for tensor and
-        array for array. The noise is keyed by `key` and the image's content: draw j of an image is the same alone
-        and in any batch. `noise` (B, n, C, H, W), standard normal, replaces it; one of the two must be given.
+        images: (B, C, H, W), uint8 or float in [0, 1]. -> (B, n, C, H, W) float32 in [0, 1], an array for an array,
+        and for a tensor one on the engine's device. The noise is keyed by `key` and the image's content: draw j of an
+        image is the same alone and in any batch. `noise` (B, n, C, H, W), standard normal, replaces it; one of the two
+        must be given.
         """
         if (key is None) == (noise is None):
             raise ValueError("key, noise: give one of the two")
         if n < 1:
             raise ValueError(f"n: expected at least 1 reconstruction, got {n}")
-        array = as_images(images, self.shape)
-        count = len(array)
+        placed = self.place(images)
+        count = len(placed)
         index = np.repeat(np.arange(count, dtype=np.int32), n)
         draws = np.tile(np.arange(n, dtype=np.int32), count)
         given = None
         if noise is not None:
-            given = np.asarray(noise.detach().cpu() if isinstance(noise, torch.Tensor) else noise)
+            given = (noise.detach() if isinstance(noise, torch.Tensor) else torch.from_numpy(np.asarray(noise))).to(
+                self.device
+            )
             if given.shape != (count, n, *self.shape):
-                raise ValueError(f"noise: expected shape {(count, n, *self.shape)}, got {given.shape}")
-            given = given.reshape(count * n, *self.shape)
-        hashes = None if key is None else _core.content_hashes(key_bytes(key), array)
-        out = self.reconstruct_items(self.sampler(T, k, mode), array, index, draws, hashes=hashes, noise=given)
+                raise ValueError(f"noise: expected shape {(count, n, *self.shape)}, got {tuple(given.shape)}")
+            given = given.reshape(count * n, *self.shape).contiguous()
+        hashes = None if key is None else self.hashes(key_bytes(key), placed)
+        out = self.reconstruct_items(self.sampler(T, k, mode), placed, index, draws, hashes=hashes, noise=given)
         out = out.reshape(count, n, *self.shape)
-        return torch.from_numpy(out) if isinstance(images, torch.Tensor) else out
+        return out if isinstance(images, torch.Tensor) else out.cpu().numpy()
+
+
+def _make_sampler(diffusion: DiffusionModel, T: int, k: int, mode: Mode) -> _core.Sampler:
+    diffusion.check_T(T)
+    return _core.Sampler(diffusion.alpha_bar, T, k, mode)

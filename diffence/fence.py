@@ -21,10 +21,9 @@ from diffence import _core
 from diffence.answers import OUTCOMES, Answer, Explanation, Samples, average, explanations
 from diffence.engine import Engine, Mode, Precision, key_bytes
 from diffence.files import load_tensors, save_tensors
-from diffence.images import as_images
-from diffence.selection import FALLBACK, phi, search_interval, select, swap_label
+from diffence.selection import FALLBACK, search_interval, select, swap_label
 from diffence.unets import DDPMUNet, DiffusionModel, load
-from diffence.wrapping import CLASSIFIER_BATCH, Classify, NormStat
+from diffence.wrapping import Classify, NormStat
 
 __all__ = ["Diffence", "NoAgreementError"]
 
@@ -68,11 +67,12 @@ class Diffence(torch.nn.Module):
     mean, std: the classifier's normalisation per channel, in units of [0, 1] images; None if it takes [0, 1].
     device, precision, threads, batch: of the Engine, where `diffusion` is not one.
     classifier_batch: the fixed batch in which the classifier is asked, so that an answer depends on the image and the
-        key alone.
+        key alone. None: 16, and 256 for a classifier on a GPU.
 
     Images are (B, C, H, W), uint8 or float in [0, 1]. `fence(images)` returns logits (B, classes) on the classifier's
     device and in its dtype, without gradients. `counts` adds up how answers were found. The fence and its classifier
-    stay in evaluation mode whatever `train()` is called with.
+    stay in evaluation mode whatever `train()` is called with. `to("cuda")` moves both to a GPU, where
+    the noise is the same but for a last digit; near an interval's edge another draw may answer there.
     """
 
     def __init__(
@@ -92,10 +92,10 @@ class Diffence(torch.nn.Module):
         mean: NormStat = None,
         std: NormStat = None,
         device: str | torch.device | None = None,
-        precision: Precision = "fp32",
+        precision: Precision | None = None,
         threads: int | None = None,
         batch: int | None = None,
-        classifier_batch: int = CLASSIFIER_BATCH,
+        classifier_batch: int | None = None,
     ) -> None:
         super().__init__()
         _one_of("scenario", scenario, (1, 2, 3))
@@ -145,6 +145,23 @@ class Diffence(torch.nn.Module):
     def classes(self) -> int:
         return self._classify.classes
 
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """As `torch.nn.Module.to`; a device is the diffusion network's too, where there is an engine for it."""
+        moved = super().to(*args, **kwargs)
+        device = torch._C._nn._parse_to(*args, **kwargs)[0]
+        if device is not None and device.type != torch.device(self.engine.options["device"]).type:
+            options = self.engine.options | {"device": device, "batch": None, "isa": None}
+            self.engine = Engine(self.diffusion, **options)
+        return moved
+
+    def cuda(self, device: int | torch.device | None = None) -> Self:
+        """`to("cuda")`."""
+        return self.to(torch.device("cuda", device) if isinstance(device, int) else device or torch.device("cuda"))
+
+    def cpu(self) -> Self:
+        """`to("cpu")`."""
+        return self.to("cpu")
+
     def train(self, mode: bool = True) -> Self:
         """Keep evaluation mode: a fence answers queries, its parts are never trained through it."""
         return super().train(False)
@@ -178,7 +195,7 @@ class Diffence(torch.nn.Module):
     def classify(self, images: Images) -> torch.Tensor:
         """Logits of the bare classifier, asked as the fence asks it: for comparison only, they are unprotected."""
         self._classify.check_mode()
-        return self._classify(as_images(images, self.engine.shape))
+        return self._classify(self.engine.place(images))
 
     def sample(self, images: Images, *, progress: bool = False) -> Samples:
         """Classify `images` and all n reconstructions of each: what every scenario then selects from.
@@ -188,18 +205,18 @@ class Diffence(torch.nn.Module):
         return Samples.concatenate(list(self._windows(images, early=False, progress=progress)))
 
     def _windows(self, images: Images, *, early: bool, progress: bool) -> Any:
-        array = as_images(images, self.engine.shape)
+        placed = self.engine.place(images)
         self._classify.check_mode()
-        with tqdm(total=len(array), unit="image", desc="fence", disable=not progress) as bar:
-            for start in range(0, len(array), _WINDOW):
-                part = array[start : start + _WINDOW]
-                yield self._sample_window(part, early, bar)
+        window = max(_WINDOW, self.engine.batch)
+        with tqdm(total=len(placed), unit="image", desc="fence", disable=not progress) as bar:
+            for start in range(0, len(placed), window):
+                yield self._sample_window(placed[start : start + window], early, bar)
 
-    def _sample_window(self, images: NDArray[np.float32], early: bool, bar: tqdm[Any]) -> Samples:
+    def _sample_window(self, images: torch.Tensor, early: bool, bar: tqdm[Any]) -> Samples:
         original = self._classify(images)
-        phi_original, labels = phi(original, self.mode)
+        phi_original, labels = self.engine.phi(original, self.mode)
         scheduler = _core.Draws(self.n, labels, early=early, interval=self._interval() if early else None)
-        hashes = _core.content_hashes(self.key, images)
+        hashes = self.engine.hashes(self.key, images)
         sampler = self.engine.sampler(self.T, self.k, self.mode)
         draws = original.new_zeros(len(images), self.n, original.shape[1])
         draw_phi = np.full((len(images), self.n), np.nan)
@@ -208,7 +225,7 @@ class Diffence(torch.nn.Module):
         while not scheduler.done:
             index, draw = scheduler.next(self.engine.batch)
             logits = self._classify(self.engine.reconstruct_items(sampler, images, index, draw, hashes=hashes))
-            values, classes = phi(logits, self.mode)
+            values, classes = self.engine.phi(logits, self.mode)
             scheduler.submit(index, draw, values, classes)
             draw_phi[index, draw], predicted[index, draw] = values, classes
             draws[torch.from_numpy(index).long(), torch.from_numpy(draw).long()] = logits
@@ -317,7 +334,7 @@ class Diffence(torch.nn.Module):
         groups = [members] if nonmembers is None else [members, nonmembers]
         names = ("members", "nonmembers")
         for name, group in zip(names, groups, strict=False):
-            as_images(group, self.engine.shape, name)
+            self.engine.place(group, name)
         samples = [self.sample(group, progress=progress) for group in groups]
         return self.fit_samples(samples[0], samples[1] if len(samples) == 2 else None, labels)
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-__all__ = ["as_images"]
+__all__ = ["as_image_tensor", "as_images"]
 
 
 def as_images(
@@ -51,3 +51,23 @@ def as_images(
             hint = "these look normalised: give images in [0, 1] and pass mean= and std= to Diffence"
         raise ValueError(f"{name}: expected values in [0, 1], got {low:.4g} to {high:.4g}; {hint}")
     return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def as_image_tensor(
+    images: torch.Tensor | NDArray[np.generic],
+    device: torch.device,
+    shape: tuple[int, int, int] | None = None,
+    name: str = "images",
+) -> torch.Tensor:
+    """`as_images` as a contiguous tensor on `device`; images that lie there already are checked there and not moved."""
+    there = isinstance(images, torch.Tensor) and images.device == device and device.type != "cpu"
+    if isinstance(images, torch.Tensor) and there and images.ndim == 4 and images.numel():
+        right = shape is None or images.shape[1:] == shape
+        if right and images.dtype == torch.uint8:
+            # By a tensor: torch multiplies by the reciprocal of a number, and a last digit decides about the noise.
+            return (images.detach().float() / torch.full((), 255.0, device=device)).contiguous()
+        if right and images.is_floating_point():
+            low, high = (float(end) for end in images.detach().aminmax())
+            if low >= 0 and high <= 1:
+                return images.detach().float().contiguous()
+    return torch.from_numpy(as_images(images, shape, name)).to(device)  # what is wrong has its message there

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from diffence import _core
-from diffence.engine import Mode
+from diffence.backends import Mode
 
 __all__ = ["FALLBACK", "INSIDE", "NEAREST", "phi", "search_interval", "select", "swap_label"]
 

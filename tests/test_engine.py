@@ -158,9 +158,9 @@ def test_memory_limit_takes_smaller_batches_then_smaller_transforms(trained: Dif
 
 def test_engines_share_packed_weights(trained: DiffusionModel) -> None:
     one, two = Engine(trained), Engine(copy.deepcopy(trained), batch=3)
-    assert one._engine.model is two._engine.model
-    assert Engine(trained, isa="reference")._engine.model is not one._engine.model
-    from diffence.engine import _packed
+    assert one._backend.engine.model is two._backend.engine.model
+    assert Engine(trained, isa="reference")._backend.engine.model is not one._backend.engine.model
+    from diffence.backends.cpu import _packed
 
     del one, two
     gc.collect()

@@ -1,4 +1,4 @@
-#include "core/internal.h"
+#include "core/plan.h"
 
 static double weight_at(const df_program *program, int32_t id, int64_t i) {
     return id < 0 ? 0.0 : (double)program->weights[id].data[i];

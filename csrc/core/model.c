@@ -85,6 +85,14 @@ static df_code pack_weights(df_model *model, const df_program *program, df_error
     return DF_OK;
 }
 
+/* Floats of what a step makes of one image. */
+static int64_t output_values(const df_plan_step *step, const df_plan_options *options) {
+    (void)options;
+    const df_call *call = &step->call;
+    return step->kind == DF_STEP_STATISTICS ? 3 * (int64_t)call->channels
+                                            : (int64_t)call->out_channels * call->out_height * call->out_width;
+}
+
 /* Everything but the weights' values. */
 static df_code plan_model(df_model *model, const df_program *program, const df_options *options, df_error *error) {
     int32_t isa;
@@ -97,9 +105,13 @@ static df_code plan_model(df_model *model, const df_program *program, const df_o
     df_shape *shapes = malloc(values * sizeof *shapes);
     if (!shapes)
         return df_fail(error, DF_OUT_OF_MEMORY, "no memory for a program of %d operations", program->op_count);
+    const df_plan_options plan = {.winograd = !options->direct,
+                                  .bf16 = options->precision == DF_BF16,
+                                  .split_multiple = 1,
+                                  .room = output_values};
     code = df_program_check(program, shapes, &model->time_steps, error);
     if (!code)
-        code = df_plan_create(program, shapes, options, &model->plan, error);
+        code = df_plan_create(program, shapes, &plan, &model->plan, error);
     model->shape = shapes[0];
     free(shapes);
     if (code)

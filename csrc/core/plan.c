@@ -1,10 +1,14 @@
 /* Program -> steps, fused, with a place in one arena for every value that is left. */
-#include "core/internal.h"
+#include "core/plan.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { FIRST = 2, ALIGNMENT = 16 /* floats: a cache line */, GONE = -2 /* output of a step that is no more */ };
+enum {
+    FIRST = 2,
+    ALIGNMENT = 16 /* units: a cache line of floats */,
+    GONE = -2 /* output of a step that is no more */
+};
 
 typedef struct planner {
     const df_program *program;
@@ -13,7 +17,7 @@ typedef struct planner {
     int32_t *alias;    /* value -> the value that stands for it */
     int32_t *uses;     /* of a value that stands for itself */
     int32_t *producer; /* value -> step, -1 where no step makes it */
-    const df_options *options;
+    const df_plan_options *options;
 } planner;
 
 /* One SiLU of a value is enough: networks write it down once per block for the time embedding. */
@@ -82,12 +86,12 @@ static df_plan_step *sole_conv(const planner *p, int32_t value) {
 
 /* Whether Winograd's algorithm saves enough multiplications to pay for its transformations: 36 for a tile of 4 x 4
  * outputs, which may overhang, against 9 for each output. A few input channels do not pay for them either. */
-static bool winograd_pays(const df_call *call, const df_options *options) {
+static bool winograd_pays(const df_call *call, const df_plan_options *options) {
     /* In bf16 the last convolution, which makes few channels, would add as much error as all the others. */
-    const bool too_rough = options->precision == DF_BF16 && call->out_channels <= 8;
+    const bool too_rough = options->bf16 && call->out_channels <= 8;
     const int64_t tiles = df_blocks(call->out_height, 4) * df_blocks(call->out_width, 4);
     const int64_t pixels = (int64_t)call->out_height * call->out_width;
-    return !options->direct && !too_rough && call->size == 3 && call->stride == 1 && call->channels >= 8 &&
+    return options->winograd && !too_rough && call->size == 3 && call->stride == 1 && call->channels >= 8 &&
            36 * tiles * 4 <= 9 * pixels * 3;
 }
 
@@ -174,12 +178,14 @@ static bool reads(const df_plan_step *step, int32_t value) {
 }
 
 /* Whether every step that reads a value is a `fits` one and reads it as its only input. */
-static bool all_readers(const df_plan *plan, int32_t value, bool (*fits)(const df_plan_step *)) {
+typedef bool (*fitting)(const df_plan_step *step, const df_plan_options *options);
+static bool all_readers(const planner *p, int32_t value, fitting fits) {
+    const df_plan *plan = p->plan;
     for (int32_t i = 0; i < plan->step_count; i++) {
         const df_plan_step *step = &plan->steps[i];
         if (step->output != GONE && reads(step, value) &&
             (step->input[0] != value || step->input[1] >= 0 || step->shift == value || step->residual == value ||
-             !fits(step)))
+             !fits(step, p->options)))
             return false;
     }
     return true;
@@ -199,18 +205,26 @@ static bool is_pointwise(const df_plan_step *step) {
     return step->kind == DF_STEP_CONV && step->call.size == 1 && step->call.stride == 1;
 }
 
-static bool reads_two(const df_plan_step *step) {
+static bool reads_two(const df_plan_step *step, const df_plan_options *options) {
+    (void)options;
     return is_pointwise(step) || step->kind == DF_STEP_WINOGRAD || step->kind == DF_STEP_NORM ||
            step->kind == DF_STEP_STATISTICS;
 }
 
-static bool reads_small(const df_plan_step *step) {
+static bool reads_normed(const df_plan_step *step, const df_plan_options *options) {
+    (void)options;
     return step->kind == DF_STEP_WINOGRAD && step->norm < 0;
 }
 
+static bool reads_small(const df_plan_step *step, const df_plan_options *options) {
+    const bool direct = step->kind == DF_STEP_CONV && step->call.size == 3 && step->call.stride == 1;
+    return reads_normed(step, options) || (options->reads_upsampled && direct);
+}
+
 /* The readers of a concatenation read its two sides. */
-static void fuse_concat(df_plan *plan, df_plan_step *concat) {
-    if (!all_readers(plan, concat->output, reads_two))
+static void fuse_concat(planner *p, df_plan_step *concat) {
+    df_plan *plan = p->plan;
+    if (concat->call.split % p->options->split_multiple != 0 || !all_readers(p, concat->output, reads_two))
         return;
     for (int32_t i = 0; i < plan->step_count; i++) {
         df_plan_step *step = &plan->steps[i];
@@ -224,8 +238,9 @@ static void fuse_concat(df_plan *plan, df_plan_step *concat) {
 }
 
 /* The readers of an upsampled value read each pixel four times. */
-static void fuse_upsample(df_plan *plan, df_plan_step *upsample) {
-    if (!all_readers(plan, upsample->output, reads_small))
+static void fuse_upsample(planner *p, df_plan_step *upsample) {
+    df_plan *plan = p->plan;
+    if (!all_readers(p, upsample->output, reads_small))
         return;
     for (int32_t i = 0; i < plan->step_count; i++) {
         df_plan_step *step = &plan->steps[i];
@@ -240,9 +255,9 @@ static void fuse_upsample(df_plan *plan, df_plan_step *upsample) {
 }
 
 /* A norm with one reader, a Winograd convolution, is applied as that reads: only its statistics are a step. */
-static void fuse_norm(df_plan *plan, df_plan_step *norm) {
+static void fuse_norm(planner *p, df_plan_step *norm) {
     df_plan_step *reader = NULL;
-    if (count_readers(plan, norm->output, &reader) != 1 || !all_readers(plan, norm->output, reads_small))
+    if (count_readers(p->plan, norm->output, &reader) != 1 || !all_readers(p, norm->output, reads_normed))
         return;
     reader->input[0] = norm->input[0];
     reader->norm = norm->output;
@@ -268,7 +283,8 @@ static df_plan_step *projection(const df_plan *plan, int32_t value, int32_t chan
 
 /* Attention of one head over projections of one value: two projections instead of four (merge.c). They come to lie in
  * one value, the keys are the value itself, and attention does the last addition. */
-static void merge_attention(df_plan *plan, df_plan_step *attention) {
+static void merge_attention(planner *p, df_plan_step *attention) {
+    const df_plan *plan = p->plan;
     const int32_t c = attention->call.channels;
     df_plan_step *out = NULL;
     if (attention->call.parts != 1 || attention->input[0] == attention->input[1] ||
@@ -306,8 +322,8 @@ static void merge_attention(df_plan *plan, df_plan_step *attention) {
     attention->output = GONE;
 }
 
-static void fuse_steps(df_plan *plan) {
-    static void (*const fuse[DF_STEP_KIND_COUNT])(df_plan *, df_plan_step *) = {
+static void fuse_steps(planner *p) {
+    static void (*const fuse[DF_STEP_KIND_COUNT])(planner *, df_plan_step *) = {
         [DF_STEP_ATTENTION] = merge_attention,
         [DF_STEP_NORM] = fuse_norm,
         [DF_STEP_CONCAT] = fuse_concat,
@@ -316,9 +332,11 @@ static void fuse_steps(df_plan *plan) {
     /* Norms before concatenations: a norm that is read as it is applied reads both sides itself. */
     static const df_step_kind order[] = {DF_STEP_ATTENTION, DF_STEP_NORM, DF_STEP_UPSAMPLE, DF_STEP_CONCAT};
     for (size_t k = 0; k < sizeof order / sizeof *order; k++)
-        for (int32_t i = 0; i < plan->step_count; i++)
-            if (plan->steps[i].kind == order[k] && plan->steps[i].output >= 0)
-                fuse[order[k]](plan, &plan->steps[i]);
+        for (int32_t i = 0; i < p->plan->step_count; i++) {
+            df_plan_step *step = &p->plan->steps[i];
+            if (step->kind == order[k] && step->output >= 0)
+                fuse[order[k]](p, step);
+        }
 }
 
 static void drop_gone(df_plan *plan) {
@@ -338,16 +356,9 @@ static void touch(const df_plan_step *step, int32_t index, int32_t *last) {
             last[values[j]] = index;
 }
 
-/* Floats of what a step makes of one image. */
-static int64_t output_values(const df_plan_step *step) {
-    const df_call *call = &step->call;
-    return step->kind == DF_STEP_STATISTICS ? 3 * (int64_t)call->channels
-                                            : (int64_t)call->out_channels * call->out_height * call->out_width;
-}
-
 /* First fit by lifetime: a value takes the lowest gap between those that are alive when its step runs (its step's
  * inputs among them). live: sorted by offset. */
-static void place_values(df_plan *plan, const int32_t *last, int32_t *live) {
+static void place_values(df_plan *plan, const df_plan_options *options, const int32_t *last, int32_t *live) {
     int32_t count = 0;
     for (int32_t i = 0; i < plan->step_count - 1; i++) { /* the last step exports */
         int32_t kept = 0;
@@ -357,7 +368,7 @@ static void place_values(df_plan *plan, const int32_t *last, int32_t *live) {
         count = kept;
         const int32_t value = plan->steps[i].output;
         df_place *place = &plan->places[value];
-        place->size = df_round_up(output_values(&plan->steps[i]), ALIGNMENT);
+        place->size = df_round_up(options->room(&plan->steps[i], options), ALIGNMENT);
         int32_t at = 0;
         while (at < count && plan->places[live[at]].offset - place->offset < place->size) {
             place->offset = plan->places[live[at]].offset + plan->places[live[at]].size;
@@ -370,7 +381,7 @@ static void place_values(df_plan *plan, const int32_t *last, int32_t *live) {
     }
 }
 
-df_code df_plan_create(const df_program *program, const df_shape *shapes, const df_options *options, df_plan *plan,
+df_code df_plan_create(const df_program *program, const df_shape *shapes, const df_plan_options *options, df_plan *plan,
                        df_error *error) {
     const int32_t values = program->op_count + FIRST;
     *plan = (df_plan){.value_count = values};
@@ -392,12 +403,12 @@ df_code df_plan_create(const df_program *program, const df_shape *shapes, const 
         add_op(&p, i);
     const int32_t output = p.alias[values - 1];
     add_step(&p, DF_STEP_EXPORT, output, output)->output = -1;
-    fuse_steps(plan);
+    fuse_steps(&p);
     drop_gone(plan);
     int32_t *last = p.uses; /* done with */
     for (int32_t i = 0; i < plan->step_count; i++)
         touch(&plan->steps[i], i, last);
-    place_values(plan, last, spare);
+    place_values(plan, options, last, spare);
     free(memory);
     return DF_OK;
 }

@@ -1,4 +1,4 @@
-#include "core/internal.h"
+#include "core/plan.h"
 
 #include <limits.h>
 #include <math.h>

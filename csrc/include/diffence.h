@@ -11,6 +11,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* ---------------------------------------------------------------- errors */
 
 typedef enum df_code {
@@ -302,5 +306,9 @@ typedef struct df_bootstrap {
  * and a non-member; the largest TP * nonmembers - FP * members; the largest TP at the FP allowed; the smallest FP at
  * the false negatives allowed. Exact, so the same for any number of threads. */
 df_code df_bootstrap_counts(const df_bootstrap *plan, int32_t threads, int64_t *counts, df_error *error);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

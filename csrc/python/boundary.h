@@ -21,7 +21,7 @@
 
 #include "diffence.h"
 
-/* ---------------------------------------------------------------- the module */
+/* ---------------------------------------------------------------- the module _core */
 
 typedef struct {
     PyTypeObject *model, *engine, *sampler, *draws;
@@ -46,6 +46,7 @@ static inline ModuleState *state_of(PyTypeObject *type) {
 /* For types that hold no Python object but their own type. */
 int traverse_type_only(PyObject *self, visitproc visit, void *arg);
 void free_instance(PyObject *self); /* the end of every tp_dealloc, after PyObject_GC_UnTrack */
+int add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **type);
 
 /* METH_KEYWORDS functions have one parameter more than PyCFunction says. */
 #define KEYWORD_METHOD(name, function, doc)                                                                            \
@@ -88,6 +89,21 @@ int check_finite(PyArrayObject *array, const char *name);
 
 PyArrayObject *new_array(int rank, const npy_intp *shape, int type); /* uninitialised */
 PyArrayObject *copy_array(npy_intp count, int type, const void *values);
+
+/* ---------------------------------------------------------------- programs */
+
+/* The C view of a program, with the Python objects that it points into. */
+typedef struct {
+    df_program program;
+    df_op *ops;
+    df_weight *weights;
+    PyObject *arrays; /* a list */
+    PyObject *named;  /* a tuple of our own: nobody can drop a name that a weight points to */
+} Program;
+
+/* From the arguments that Model takes first; 0, or -1 with an exception set. Zeroed before, cleared after in any case. */
+int program_read(Program *self, PyObject *shape, PyObject *ops, PyObject *epsilons, PyObject *weights);
+void program_clear(Program *self);
 
 /* ---------------------------------------------------------------- locks and interrupts */
 

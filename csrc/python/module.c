@@ -6,22 +6,6 @@ static const char *const op_names[] = {"time_embedding", "linear", "silu",   "co
                                        "attention",      "add",    "concat", "upsample"};
 _Static_assert(sizeof op_names / sizeof *op_names == DF_OP_KIND_COUNT, "a name for every operation");
 
-int traverse_type_only(PyObject *self, visitproc visit, void *arg) {
-    Py_VISIT(Py_TYPE(self));
-    return 0;
-}
-
-void free_instance(PyObject *self) {
-    PyTypeObject *type = Py_TYPE(self);
-    type->tp_free(self);
-    Py_DECREF(type);
-}
-
-static int add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **type) {
-    *type = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, NULL);
-    return *type ? PyModule_AddType(module, *type) : -1;
-}
-
 static int add_operations(PyObject *module) {
     PyObject *operations = PyDict_New();
     for (int kind = 0; operations && kind < DF_OP_KIND_COUNT; kind++) {

@@ -55,7 +55,7 @@ def as_target(
 
         def ask(images: NDArray[Any]) -> torch.Tensor:
             classify.check_mode()
-            return classify(as_images(images, shape))
+            return classify(torch.from_numpy(as_images(images, shape)))
 
         return Target(ask)
     if not callable(model):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -46,6 +47,10 @@ class Program:
     ops: NDArray[np.int32]
     epsilons: NDArray[np.float32]
     weights: Mapping[str, NDArray[np.float32]]
+
+    def arguments(self) -> tuple[Any, ...]:
+        """What a Model of the C core takes first."""
+        return self.shape, self.ops, self.epsilons, list(self.weights.items())
 
 
 class ProgramBuilder:
