@@ -47,6 +47,7 @@ class Model:
         weights: Sequence[tuple[str, ArrayLike]],
         device: int,
         precision: _Precision,
+        hopper: bool,
     ) -> Model: ...
     def memory(self, batch: int, /) -> dict[str, int]:
         """Bytes of the GPU that an Engine of this size takes: "weights" (shared), "arena"."""
@@ -55,6 +56,8 @@ class Model:
     def device(self) -> int: ...
     @property
     def precision(self) -> _Precision: ...
+    @property
+    def hopper(self) -> bool: ...
     @property
     def shape(self) -> tuple[int, int, int]: ...
     @property

@@ -5,8 +5,10 @@ DIFFENCE_REQUIRE=cuda turns the skips for want of a GPU into failures.
 
 from __future__ import annotations
 
+import ast
 import ctypes
 import importlib.util
+import inspect
 import os
 import pathlib
 import pickle
@@ -300,6 +302,21 @@ def test_wrong_arguments_say_so(gpu: Any, diffusion: DiffusionModel, images: NDA
     large = DiffusionModel.from_tensors(weights, diffusion.config.to_dict())
     with pytest.raises(ValueError, match="fp16"):
         Engine(large, device="cuda", precision="fp16")
+
+
+def test_the_stub_names_what_the_module_has(emulated: Any) -> None:
+    tree = ast.parse((pathlib.Path(backend.__file__).parents[1] / "_cuda.pyi").read_text(encoding="utf-8"))
+    for part in tree.body:
+        if isinstance(part, ast.FunctionDef):
+            function = getattr(emulated, part.name)
+            names = [argument.arg for argument in (*part.args.posonlyargs, *part.args.args)]
+            assert list(inspect.signature(function).parameters) == names
+        elif isinstance(part, ast.ClassDef):
+            cls = getattr(emulated, part.name)
+            stated = {item.name for item in part.body if isinstance(item, ast.FunctionDef)} - {"__new__"}
+            assert {name for name in vars(cls) if not name.startswith("_")} == stated
+            assert all(vars(cls)[name].__doc__ for name in stated)
+    assert emulated.EMULATED is True
 
 
 def test_without_the_engine_or_a_gpu_the_reason_is_given(

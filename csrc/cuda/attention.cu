@@ -125,8 +125,8 @@ template <typename T, int DIM> DF_KERNEL(THREADS, 2) attention_kernel(attention_
             outputs[(16 * warp + lane / 4 + c / 2 * 8) * PITCH + 8 * d + lane % 4 * 2 + c % 2] =
                 out[d][c] / total[c / 2];
     __syncthreads();
-    const tile_rows rows = {(uint32_t)((image * tiles + tile) * QUERIES), (uint32_t)(tiles * QUERIES), call.pixels,
-                            call.images};
+    const tile_rows rows = {
+        (uint32_t)((image * tiles + tile) * QUERIES), (uint32_t)(tiles * QUERIES), call.pixels, call.images, 1, 0, 0};
     /* The last head writes what is beyond the channels too: its weights were zero, so it is. */
     const int32_t columns = head == call.heads - 1 ? call.end.out_pitch - channel : dim;
     finish_tile<T, QUERIES, DIM, THREADS, whole_block>(outputs, call.end, rows, channel, columns, thread);

@@ -56,7 +56,7 @@ template <typename T> DF_KERNEL(THREADS, 1) conv_plain_kernel(conv_call<T> call)
             value[j] += sum[j];
     }
     if (!call.planar) {
-        finish_value(value, call.end, place, pixels, channel);
+        finish_value(value, call.end, place.image, at, channel);
         return;
     }
 #pragma unroll

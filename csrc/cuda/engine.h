@@ -85,6 +85,11 @@ static inline int32_t pitch_for(int32_t channels) {
     return (channels + CHANNELS - 1) / CHANNELS * CHANNELS;
 }
 
+/* Of a tiled convolution's packed weights, in one phase. */
+static inline int32_t weight_rows(const df_call &call) {
+    return (int32_t)df_round_up(call.out_channels, tile_columns(call.out_channels));
+}
+
 /* Where a run finds its values. */
 struct run_context {
     int64_t images;

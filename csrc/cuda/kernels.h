@@ -45,11 +45,13 @@ template <typename T> struct conv_call {
     int32_t height, width;   /* as stored, before upsampling */
     int32_t out_channels, out_height, out_width;
     int32_t size, stride; /* 1 or 3, 1 or 2; zero padding (size - 1) / 2 */
-    bool upsample;        /* each stored pixel stands for 2 x 2 */
+    bool upsample; /* each stored pixel stands for 2 x 2; size 3 and stride 1. Tiled: as four convolutions of 2 x 2,
+                           * one for every place in the 2 x 2, with sums of weights */
     source<T> input;
     const T
-        *weight; /* tiled: [out_pitch rounded up to the tile's columns][blocks][size][size][channels of a block], see
-                      * conv.cu; plain: [size][size][pitch][out_pitch]; zeros where there is no channel */
+        *weight; /* tiled: [4 where upsampled][out_pitch rounded up to the tile's columns][blocks][taps][channels of a
+                      * block], see conv.cu; plain: [size][size][pitch][out_pitch]; zeros where there is no channel */
+    int32_t weight_rows; /* tiled: of one phase */
     epilogue<T> end;
     float *planar; /* plain, instead of end.output: [images][out_channels][pixels] */
 };
@@ -66,6 +68,11 @@ DF_BOTH int32_t image_rows(int64_t pixels, int32_t rows) {
 }
 DF_BOTH int32_t segments_of(int64_t pixels, int32_t rows) {
     return pixels >= rows ? (int32_t)((pixels + rows - 1) / rows) : 1;
+}
+
+/* Of what a tiled convolution makes. */
+DF_BOTH int32_t conv_segments(int64_t out_pixels, bool upsample) {
+    return upsample ? 4 * segments_of(out_pixels / 4, TILE) : segments_of(out_pixels, TILE);
 }
 
 /* Columns of the tile that a convolution of so many outputs takes on Hopper; others take at most 128. Weights are filled up

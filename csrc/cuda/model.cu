@@ -92,8 +92,10 @@ kernel_choice choose(const df_cuda_model *model, const cuda_step &step) {
 template <int BYTES> int64_t room(const df_plan_step *step, const df_plan_options *) {
     const df_call *call = &step->call;
     const int64_t pixels = (int64_t)call->out_height * call->out_width, pitch = pitch_for(call->out_channels);
-    const int64_t partials = BYTES == 2 ? segments_of(pixels, QUERIES) * 2 * pitch * 4 / BYTES : 0;
-    return pixels * pitch + partials;
+    int64_t segments = segments_of(pixels, QUERIES); /* no fewer than TILE's */
+    if (call->upsample && segments < conv_segments(pixels, true))
+        segments = conv_segments(pixels, true);
+    return pixels * pitch + (BYTES == 2 ? segments * 2 * pitch * 4 / BYTES : 0);
 }
 
 /* ---------------------------------------------------------------- the steps */
@@ -159,7 +161,9 @@ void lower(df_cuda_model *model) {
         if (output >= 0) {
             const int64_t pixels = (int64_t)call.out_height * call.out_width;
             model->shapes[(size_t)output] = {call.out_channels, call.out_height, call.out_width};
-            model->segments[(size_t)output] = segments_of(pixels, step.kernel == ATTENTION_TILED ? QUERIES : TILE);
+            model->segments[(size_t)output] = step.kernel == ATTENTION_TILED ? segments_of(pixels, QUERIES)
+                                              : step.kernel == CONV_TILED    ? conv_segments(pixels, call.upsample)
+                                                                             : segments_of(pixels, TILE);
             model->pixels = pixels > model->pixels ? pixels : model->pixels;
             if (step.of_time) {
                 model->table[(size_t)output] = tables;
@@ -208,10 +212,6 @@ int32_t input_pitch(const df_call &call) {
     return call.split < call.channels ? call.split + pitch_for(call.channels - call.split) : pitch_for(call.channels);
 }
 
-int32_t tiled_rows(const df_call &call) {
-    return (int32_t)df_round_up(call.out_channels, tile_columns(call.out_channels));
-}
-
 /* Places of all weights, 16-byte words each; the bytes of all. */
 size_t lay_out(df_cuda_model *model) {
     size_t bytes = 0;
@@ -221,8 +221,10 @@ size_t lay_out(df_cuda_model *model) {
         const df_call &call = step.plan.call;
         size_t weight = (size_t)call.channels * 4, bias = (size_t)call.channels * 4;
         if (step.plan.kind == DF_STEP_CONV) {
-            const size_t depth = (size_t)call.size * (size_t)call.size * (size_t)input_pitch(call);
-            const size_t rows = (size_t)(step.kernel == CONV_TILED ? tiled_rows(call) : pitch_for(call.out_channels));
+            const bool phases = step.kernel == CONV_TILED && call.upsample; /* 4 of 2 x 2 */
+            const size_t taps = phases ? 16 : (size_t)call.size * (size_t)call.size;
+            const size_t depth = taps * (size_t)input_pitch(call);
+            const size_t rows = (size_t)(step.kernel == CONV_TILED ? weight_rows(call) : pitch_for(call.out_channels));
             weight = depth * rows * bytes_of(precision_of(model, step));
             bias = (size_t)pitch_for(call.out_channels) * 4;
         }
@@ -234,20 +236,36 @@ size_t lay_out(df_cuda_model *model) {
     return bytes;
 }
 
+/* 2 x 2 weights of a phase, from 3 x 3: what reads the same stored pixel is added up. In phase 0 the first of three lines
+ * lies on the stored line before, and the other two on the next; in phase 1 the first two, and the last. */
+float phase_weight(const float *nine, int phase, int tap) {
+    const int down = phase / 2, right = phase % 2;
+    double sum = 0;
+    for (int y = 0; y < 3; y++)
+        for (int x = 0; x < 3; x++)
+            if ((y + 1 - down) / 2 == tap / 2 && (x + 1 - right) / 2 == tap % 2)
+                sum += (double)nine[3 * y + x];
+    return (float)sum;
+}
+
 /* weight: [out][in][size][size] */
 void pack_conv(const df_cuda_model *model, const cuda_step &step, const float *weight, unsigned char *to) {
     const df_call &call = step.plan.call;
     const df_cuda_precision precision = precision_of(model, step);
-    const int64_t taps = (int64_t)call.size * call.size, pitch = input_pitch(call);
+    const bool four = step.kernel == CONV_TILED && call.upsample;
+    const int64_t nine = (int64_t)call.size * call.size, taps = four ? 4 : nine, pitch = input_pitch(call);
     const int64_t block = pitch % DEPTH ? pitch : (int64_t)DEPTH, out_pitch = pitch_for(call.out_channels);
-    for (int64_t out = 0; out < call.out_channels; out++)
-        for (int64_t c = 0; c < call.channels; c++)
-            for (int64_t tap = 0; tap < taps; tap++) {
-                const int64_t at = step.kernel == CONV_TILED
-                                       ? out * taps * pitch + (c / block * taps + tap) * block + c % block
-                                       : (tap * pitch + c) * out_pitch + out;
-                put(to, at, weight[(out * call.channels + c) * taps + tap], precision);
-            }
+    for (int phase = 0; phase < (four ? 4 : 1); phase++)
+        for (int64_t out = 0; out < call.out_channels; out++)
+            for (int64_t c = 0; c < call.channels; c++)
+                for (int64_t tap = 0; tap < taps; tap++) {
+                    const int64_t row = phase * (int64_t)weight_rows(call) + out;
+                    const int64_t at = step.kernel == CONV_TILED
+                                           ? row * taps * pitch + (c / block * taps + tap) * block + c % block
+                                           : (tap * pitch + c) * out_pitch + out;
+                    const float *given = weight + (out * call.channels + c) * nine;
+                    put(to, at, four ? phase_weight(given, phase, (int)tap) : given[tap], precision);
+                }
 }
 
 void pack(const df_cuda_model *model, const df_program *program, unsigned char *weights) {
@@ -344,7 +362,7 @@ df_code build(df_cuda_model *model, const df_program *program, df_error *error) 
     if (!code && major < 8)
         code = df_fail(error, DF_UNSUPPORTED, "GPU %d has compute capability %d, expected 8.0 or newer", model->device,
                        major);
-    model->hopper = has_hopper_kernels(major);
+    model->hopper = model->hopper && has_hopper_kernels(major);
     if (!code)
         code = upload(model, program, error);
     if (!code)
@@ -354,16 +372,18 @@ df_code build(df_cuda_model *model, const df_program *program, df_error *error) 
 
 } // namespace
 
-df_code df_cuda_model_create(const df_program *program, int32_t device, df_cuda_precision precision,
-                             df_cuda_model **model, df_error *error) {
+df_code df_cuda_model_create(const df_program *program, const df_cuda_options *options, df_cuda_model **model,
+                             df_error *error) {
     *model = nullptr;
-    if (!program || precision < 0 || precision >= DF_CUDA_PRECISION_COUNT)
-        return df_fail(error, DF_INVALID, "program must not be NULL and precision one of df_cuda_precision");
+    if (!program || !options || options->precision < 0 || options->precision >= DF_CUDA_PRECISION_COUNT)
+        return df_fail(error, DF_INVALID,
+                       "program and options must not be NULL, and precision one of df_cuda_precision");
     df_cuda_model *made = new (std::nothrow) df_cuda_model;
     if (!made)
         return df_fail(error, DF_OUT_OF_MEMORY, "no memory for a model");
-    made->device = device;
-    made->precision = precision;
+    made->device = options->device;
+    made->precision = options->precision;
+    made->hopper = options->hopper;
     df_code code;
     try {
         code = build(made, program, error);
@@ -398,6 +418,9 @@ int32_t df_cuda_model_device(const df_cuda_model *model) {
 }
 df_cuda_precision df_cuda_model_precision(const df_cuda_model *model) {
     return model->precision;
+}
+bool df_cuda_model_hopper(const df_cuda_model *model) {
+    return model->hopper;
 }
 int32_t df_cuda_model_time_steps(const df_cuda_model *model) {
     return model->time_steps;

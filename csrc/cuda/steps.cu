@@ -72,6 +72,7 @@ template <typename T> cudaError_t run_conv(const places<T> &where, const cuda_st
     conv.stride = call.stride;
     conv.upsample = call.upsample;
     conv.weight = (const T *)where.weight(step);
+    conv.weight_rows = weight_rows(call);
     conv.end = end_of(where, step);
     conv.end.bias = where.bias(step);
     if (step.kernel == CONV_PLANAR)

@@ -4,17 +4,28 @@
 
 #include "kernels.h"
 
-/* A tile's rows, counted over all images as if each had `per_image` of them (kernels.h, image_rows). */
+/* A tile's rows, counted over all images as if each had `per_image` of them (kernels.h, image_rows). With four phases the
+ * rows are every other pixel of every other line of the output, from line phase / 2 and pixel phase % 2 on. */
 struct tile_rows {
     uint32_t first, per_image;
     int32_t pixels; /* of an image; a row beyond them stands for nothing */
     int64_t images;
+    int32_t phases, phase, width; /* 1 or 4; width: pixels of a line, where there are four */
 };
 
 struct tile_place {
     int32_t image, pixel;
     bool inside;
 };
+
+/* Where a place's output lies, in pixels of all images. */
+DF_DEVICE int64_t output_row(const tile_rows &rows, const tile_place &at) {
+    const int64_t row = (int64_t)at.image * rows.pixels + at.pixel;
+    if (rows.phases == 1)
+        return row;
+    const int32_t y = at.pixel / rows.width, x = at.pixel % rows.width;
+    return 4 * (row - at.pixel) + (2 * y + rows.phase / 2) * 2 * rows.width + 2 * x + rows.phase % 2;
+}
 
 DF_DEVICE tile_place locate(const tile_rows &rows, int row) {
     const uint32_t at = rows.first + (uint32_t)row, image = at / rows.per_image;
@@ -39,18 +50,16 @@ struct whole_block {
 
 /* Adds what is to be added to a word of channels but the bias, rounds and stores it; value: what was stored. */
 template <typename T>
-DF_DEVICE void finish_value(float value[8], const epilogue<T> &end, const tile_place &at, int32_t pixels,
-                            int32_t channel) {
+DF_DEVICE void finish_value(float value[8], const epilogue<T> &end, int32_t image, int64_t row, int32_t channel) {
     float more[8];
-    const int64_t row = (int64_t)at.image * pixels + at.pixel;
     if (end.times) {
-        load_eight(more, end.times + (int64_t)end.time[at.image] * end.out_pitch + channel);
+        load_eight(more, end.times + (int64_t)end.time[image] * end.out_pitch + channel);
 #pragma unroll
         for (int j = 0; j < 8; j++)
             value[j] += more[j];
     }
     if (end.shift) {
-        load_eight(more, end.shift + (int64_t)at.image * end.out_pitch + channel);
+        load_eight(more, end.shift + (int64_t)image * end.out_pitch + channel);
 #pragma unroll
         for (int j = 0; j < 8; j++)
             value[j] += more[j];
@@ -91,7 +100,7 @@ DF_DEVICE void finish_tile(float *tile, const epilogue<T> &end, const tile_rows 
 #pragma unroll
             for (int j = 0; j < 8; j++)
                 value[j] += bias[j];
-            finish_value(value, end, at, rows.pixels, channel + 8 * word);
+            finish_value(value, end, at.image, output_row(rows, at), channel + 8 * word);
 #pragma unroll
             for (int j = 0; j < 8; j++) {
                 sum[j] += value[j];
@@ -117,8 +126,8 @@ DF_DEVICE void finish_tile(float *tile, const epilogue<T> &end, const tile_rows 
         float total = 0;
         for (int g = segment * of_a_segment; g < (segment + 1) * of_a_segment; g++)
             total += sums[(g * 2 + which) * COLUMNS + column];
-        end.partials[(((int64_t)at.image * segments + at.pixel / ROWS) * 2 + which) * end.out_pitch + channel +
-                     column] = total;
+        const int64_t row = ((int64_t)at.image * rows.phases + rows.phase) * segments + at.pixel / ROWS;
+        end.partials[(2 * row + which) * end.out_pitch + channel + column] = total;
     }
 }
 

@@ -20,14 +20,21 @@ typedef enum df_cuda_precision { DF_CUDA_FP32, DF_CUDA_BF16, DF_CUDA_FP16, DF_CU
 /* GPUs that can run it (compute capability 8.0 and newer are counted, and device numbers are CUDA's own). */
 df_code df_cuda_device_count(int32_t *count, df_error *error);
 
+typedef struct df_cuda_options {
+    int32_t device; /* CUDA's number of the GPU */
+    df_cuda_precision precision;
+    bool hopper; /* Hopper's own instructions where the GPU and this build have them; the same tiles without them */
+} df_cuda_options;
+
 typedef struct df_cuda_model df_cuda_model;
 
-df_code df_cuda_model_create(const df_program *program, int32_t device, df_cuda_precision precision,
-                             df_cuda_model **model, df_error *error);
+df_code df_cuda_model_create(const df_program *program, const df_cuda_options *options, df_cuda_model **model,
+                             df_error *error);
 void df_cuda_model_retain(df_cuda_model *model);
 void df_cuda_model_release(df_cuda_model *model);
 int32_t df_cuda_model_device(const df_cuda_model *model);
 df_cuda_precision df_cuda_model_precision(const df_cuda_model *model);
+bool df_cuda_model_hopper(const df_cuda_model *model); /* whether Hopper's instructions are used */
 void df_cuda_model_shape(const df_cuda_model *model, int32_t *channels, int32_t *height, int32_t *width);
 int32_t df_cuda_model_time_steps(const df_cuda_model *model);
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 import weakref
 from typing import Any
@@ -27,8 +28,8 @@ __all__ = ["DEFAULT_BATCH", "CudaBackend", "cuda_device"]
 DEFAULT_BATCH = 1024
 _NONE_BAD = 2**31 - 1
 
-# (fingerprint, GPU, precision) -> the packed weights, as long as an engine has them.
-_packed: weakref.WeakValueDictionary[tuple[str, int, str], Any] = weakref.WeakValueDictionary()
+# (fingerprint, GPU, precision, hopper) -> the packed weights, as long as an engine has them.
+_packed: weakref.WeakValueDictionary[tuple[str, int, str, bool], Any] = weakref.WeakValueDictionary()
 
 
 def cuda_device(device: torch.device) -> torch.device:
@@ -74,10 +75,12 @@ class CudaBackend:
     ) -> None:
         self.device = cuda_device(device)
         self._index = self.device.index or 0
-        name = (diffusion.fingerprint, self._index, precision)
+        # Not yet run on such a GPU (benchmarks/gpu/README.md), so only where it is asked for.
+        hopper = os.environ.get("DIFFENCE_CUDA_HOPPER", "0") not in ("", "0")
+        name = (diffusion.fingerprint, self._index, precision, hopper)
         model = _packed.get(name)
         if model is None:
-            model = _cuda.Model(*diffusion.program.arguments(), self._index, precision)
+            model = _cuda.Model(*diffusion.program.arguments(), self._index, precision, hopper)
             _packed[name] = model
         self._engine = _fit(model, DEFAULT_BATCH if batch is None else batch, memory_limit)
         self.shape, self.precision, self.batch = model.shape, precision, self._engine.batch

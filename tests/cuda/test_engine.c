@@ -24,10 +24,14 @@ static void *on_gpu(const void *values, size_t bytes) {
     return memory;
 }
 
+static bool hopper; /* whether engines use Hopper's tiles */
+
 static df_cuda_engine *engine_of(const df_program *program, df_cuda_precision precision, int32_t batch) {
     df_cuda_model *model = NULL;
     df_cuda_engine *engine = NULL;
-    CHECK(!df_cuda_model_create(program, 0, precision, &model, &error), "%s", error.message);
+    const df_cuda_options options = {0, precision, hopper};
+    CHECK(!df_cuda_model_create(program, &options, &model, &error), "%s", error.message);
+    CHECK(!model || df_cuda_model_hopper(model) == hopper, "Hopper");
     CHECK(model && !df_cuda_engine_create(model, batch, &engine, &error), "%s", error.message);
     df_cuda_model_release(model); /* the engine keeps its own */
     if (!engine)
@@ -123,6 +127,9 @@ static void test_networks(void) {
         network *net = networks[i].make();
         for (int p = 0; p < DF_CUDA_PRECISION_COUNT; p++)
             check_network(networks[i].what, &net->program, networks[i].steps, (df_cuda_precision)p, bounds[p]);
+        hopper = true;
+        check_network(networks[i].what, &net->program, networks[i].steps, DF_CUDA_BF16, bounds[DF_CUDA_BF16]);
+        hopper = false;
         network_destroy(net);
     }
 }
@@ -210,17 +217,19 @@ static void test_errors(void) {
     df_cuda_model *model = NULL;
     df_cuda_engine *engine = NULL;
     int32_t count = 0;
+    const df_cuda_options options = {0, DF_CUDA_BF16, false}, fp16 = {0, DF_CUDA_FP16, false};
     CHECK(!df_cuda_device_count(&count, &error) && count == 1, "%s", error.message);
-    CHECK(df_cuda_model_create(NULL, 0, DF_CUDA_BF16, &model, &error) == DF_INVALID && !model, "no program");
-    CHECK(df_cuda_model_create(&net->program, 7, DF_CUDA_BF16, &model, &error) != DF_OK && !model, "no such GPU");
+    CHECK(df_cuda_model_create(NULL, &options, &model, &error) == DF_INVALID && !model, "no program");
+    CHECK(df_cuda_model_create(&net->program, &(df_cuda_options){7, DF_CUDA_BF16, false}, &model, &error) != DF_OK &&
+              !model,
+          "no such GPU");
     net->data[0][3] = INFINITY;
-    CHECK(df_cuda_model_create(&net->program, 0, DF_CUDA_BF16, &model, &error) == DF_INVALID && !model, "not finite");
+    CHECK(df_cuda_model_create(&net->program, &options, &model, &error) == DF_INVALID && !model, "not finite");
     net->data[0][3] = 1e5F;
-    CHECK(df_cuda_model_create(&net->program, 0, DF_CUDA_FP16, &model, &error) == DF_INVALID &&
-              strstr(error.message, "fp16"),
+    CHECK(df_cuda_model_create(&net->program, &fp16, &model, &error) == DF_INVALID && strstr(error.message, "fp16"),
           "too large for fp16: %s", error.message);
     net->data[0][3] = 0;
-    CHECK(!df_cuda_model_create(&net->program, 0, DF_CUDA_FP16, &model, &error), "%s", error.message);
+    CHECK(!df_cuda_model_create(&net->program, &fp16, &model, &error), "%s", error.message);
     CHECK(df_cuda_model_device(model) == 0 && df_cuda_model_precision(model) == DF_CUDA_FP16 &&
               df_cuda_model_time_steps(model) == UNET_STEPS,
           "what it is");

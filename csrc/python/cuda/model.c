@@ -4,23 +4,24 @@
 #include <structmember.h>
 
 static PyObject *model_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"shape", "ops", "epsilons", "weights", "device", "precision", NULL};
+    static char *names[] = {"shape", "ops", "epsilons", "weights", "device", "precision", "hopper", NULL};
     PyObject *shape, *ops, *epsilons, *weights, *device_value, *precision_value;
-    int32_t device;
-    df_cuda_precision precision;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOOOO:Model", names, &shape, &ops, &epsilons, &weights,
-                                     &device_value, &precision_value) ||
-        int32_argument(device_value, "device", 0, INT32_MAX, &device) < 0 ||
-        cuda_precision_argument(precision_value, &precision) < 0) {
+    int hopper;
+    df_cuda_options options = {0};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOOOOp:Model", names, &shape, &ops, &epsilons, &weights,
+                                     &device_value, &precision_value, &hopper) ||
+        int32_argument(device_value, "device", 0, INT32_MAX, &options.device) < 0 ||
+        cuda_precision_argument(precision_value, &options.precision) < 0) {
         return NULL;
     }
+    options.hopper = hopper;
     Program program = {0};
     CudaModelObject *self = NULL;
     if (program_read(&program, shape, ops, epsilons, weights) == 0 &&
         (self = (CudaModelObject *)type->tp_alloc(type, 0))) {
         df_error error;
         PyThreadState *thread = PyEval_SaveThread();
-        df_code code = df_cuda_model_create(&program.program, device, precision, &self->model, &error);
+        df_code code = df_cuda_model_create(&program.program, &options, &self->model, &error);
         PyEval_RestoreThread(thread);
         if (code != DF_OK) {
             Py_CLEAR(self);
@@ -45,6 +46,10 @@ static PyObject *model_device(PyObject *self, void *Py_UNUSED(closure)) {
 
 static PyObject *model_precision(PyObject *self, void *Py_UNUSED(closure)) {
     return PyUnicode_FromString(cuda_precision_name(df_cuda_model_precision(((CudaModelObject *)self)->model)));
+}
+
+static PyObject *model_hopper(PyObject *self, void *Py_UNUSED(closure)) {
+    return PyBool_FromLong(df_cuda_model_hopper(((CudaModelObject *)self)->model));
 }
 
 static PyObject *model_shape(PyObject *self, void *Py_UNUSED(closure)) {
@@ -88,13 +93,16 @@ static PyMemberDef model_members[] = {
 static PyGetSetDef model_properties[] = {
     {"device", model_device, NULL, "Number of its GPU.", NULL},
     {"precision", model_precision, NULL, "What it multiplies and stores: 'fp32', 'bf16' or 'fp16'.", NULL},
+    {"hopper", model_hopper, NULL, "Whether it uses Hopper's own instructions.", NULL},
     {"shape", model_shape, NULL, "(channels, height, width) of an image.", NULL},
     {"time_steps", model_time_steps, NULL, "Rows of the time table; 0 where the program uses no time.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
-PyDoc_STRVAR(model_doc, "Model(shape, ops, epsilons, weights, device, precision)\n--\n\n"
-                        "A validated program (as _core.Model takes it) with its weights packed on one GPU; immutable.");
+PyDoc_STRVAR(model_doc,
+             "Model(shape, ops, epsilons, weights, device, precision, hopper)\n--\n\n"
+             "A validated program (as _core.Model takes it) with its weights packed on one GPU; immutable. hopper:\n"
+             "Hopper's own instructions where the GPU and this build have them.");
 
 static PyType_Slot model_slots[] = {
     {Py_tp_doc, (void *)model_doc},   {Py_tp_new, model_new},
