@@ -28,7 +28,10 @@ from diffence.wrapping import Classify, NormStat
 __all__ = ["Diffence", "NoAgreementError"]
 
 Images = torch.Tensor | NDArray[Any]
-_WINDOW = 256  # images whose draws are held at once; bounds the memory of a long call
+# Images whose draws are held at once: eight batches of them, so that batches stay full when draws stop early, but no
+# more than have their logits in 256 MiB.
+_WINDOW = 256
+_LOGITS = 1 << 26
 _FILE_KIND = "fence"
 _SETTINGS = ("scenario", "n", "T", "k", "aggregate", "mode", "draws", "fallback")
 
@@ -207,7 +210,7 @@ class Diffence(torch.nn.Module):
     def _windows(self, images: Images, *, early: bool, progress: bool) -> Any:
         placed = self.engine.place(images)
         self._classify.check_mode()
-        window = max(_WINDOW, self.engine.batch)
+        window = max(_WINDOW, min(8 * self.engine.batch, _LOGITS // (self.n * self.classes)))
         with tqdm(total=len(placed), unit="image", desc="fence", disable=not progress) as bar:
             for start in range(0, len(placed), window):
                 yield self._sample_window(placed[start : start + window], early, bar)

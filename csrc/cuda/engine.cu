@@ -18,6 +18,7 @@ struct df_cuda_engine {
         cudaGraphExec_t steps;
     };
     std::vector<graph> graphs;
+    int64_t last = 0; /* the number of images of the last evaluation */
     cudaStream_t recorder = nullptr;
 #endif
 };
@@ -158,6 +159,11 @@ static df_code evaluate_own(df_cuda_engine *engine, int64_t images, cudaStream_t
     for (const df_cuda_engine::graph &graph : engine->graphs)
         if (graph.images == images)
             return check(cudaGraphLaunch(graph.steps, stream), "graph", error);
+    /* Recording costs more than launching once, and an early fence's batches shrink from one to the next. */
+    if (images != engine->batch && images != engine->last) {
+        engine->last = images;
+        return evaluate(engine, run, error);
+    }
     run.stream = engine->recorder; /* the caller's may be the default stream, which cannot be recorded */
     df_code code = check(cudaStreamBeginCapture(run.stream, cudaStreamCaptureModeThreadLocal), "graph", error);
     if (code)

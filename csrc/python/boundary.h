@@ -47,6 +47,7 @@ static inline ModuleState *state_of(PyTypeObject *type) {
 int traverse_type_only(PyObject *self, visitproc visit, void *arg);
 void free_instance(PyObject *self); /* the end of every tp_dealloc, after PyObject_GC_UnTrack */
 int add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **type);
+PyObject *profile_row(const df_step_profile *step); /* a tuple of Engine.profile */
 
 /* METH_KEYWORDS functions have one parameter more than PyCFunction says. */
 #define KEYWORD_METHOD(name, function, doc)                                                                            \

@@ -230,8 +230,7 @@ static PyObject *engine_profile(PyObject *object, PyObject *Py_UNUSED(ignored)) 
     PyObject *steps = PyList_New(0);
     for (int32_t i = 0; steps && i < df_engine_step_count(self->engine); i++) {
         const df_step_profile s = df_engine_step_profile(self->engine, i);
-        PyObject *step = Py_BuildValue("s(iii)(iii)idd", s.kind, s.channels, s.height, s.width, s.out_channels,
-                                       s.out_height, s.out_width, s.size, s.flop, s.seconds);
+        PyObject *step = profile_row(&s);
         if (!step || PyList_Append(steps, step) < 0) {
             Py_CLEAR(steps);
         }

@@ -210,9 +210,7 @@ static PyObject *engine_profile(PyObject *object, PyObject *images_value) {
         list = code == DF_OK ? PyList_New(0) : raise_core_error(code, &error);
     }
     for (int32_t i = 0; list && i < count; i++) {
-        const df_step_profile s = steps[i];
-        PyObject *step = Py_BuildValue("s(iii)(iii)idd", s.kind, s.channels, s.height, s.width, s.out_channels,
-                                       s.out_height, s.out_width, s.size, s.flop, s.seconds);
+        PyObject *step = profile_row(&steps[i]);
         if (!step || PyList_Append(list, step) < 0) {
             Py_CLEAR(list);
         }

@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""The fence in bf16 beside the fence in fp32, on real images: labels, chosen draws, phi and what an attacker sees.
+"""The fence on another engine beside the fence in fp32 on the processor, on real images: labels, chosen draws, phi and
+what an attacker sees.
 
-    python benchmarks/bf16_agreement.py                    # where the processor multiplies bfloat16
-    python benchmarks/bf16_agreement.py --isa portable     # anywhere, computed without such instructions: slow
+    python benchmarks/agreement.py                    # bf16, where the processor multiplies bfloat16
+    python benchmarks/agreement.py --isa portable     # bf16 anywhere, computed without such instructions: slow
+    python benchmarks/agreement.py --device cuda      # on a GPU, in --precision bf16, fp16 or fp32
 
 Trains the demo's networks on scikit-learn's digits (or on --data), once: they are kept in --cache. Then the same images
-get the same noise in both precisions. A draw can be chosen otherwise only where a phi near an end of the interval, or a
+get the same noise on both engines. A draw can be chosen otherwise only where a phi near an end of the interval, or a
 class near a tie, is rounded to the other side.
 """
 
@@ -28,8 +30,10 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=30, help="draws of each image (default: %(default)s)")
     parser.add_argument("--T", type=int, default=160, help="noise level (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=500, help="of training the DDPM (default: %(default)s)")
-    parser.add_argument("--isa", help="instruction set of the bf16 engine (default: the fastest that has bf16)")
-    parser.add_argument("--cache", type=pathlib.Path, default=pathlib.Path("artifacts/bf16_agreement"))
+    parser.add_argument("--device", default="cpu", help="of the other engine: cpu or cuda (default: %(default)s)")
+    parser.add_argument("--precision", default="bf16", help="of the other engine (default: %(default)s)")
+    parser.add_argument("--isa", help="its instruction set (default: the fastest that runs the precision)")
+    parser.add_argument("--cache", type=pathlib.Path, default=pathlib.Path("artifacts/agreement"))
     options = parser.parse_args()
     if options.images < 4 or options.images % 2:
         parser.error("--images: expected an even number, 4 or more")
@@ -57,15 +61,17 @@ def main() -> None:
     )
 
     model = unets.load(path)
-    engines = {"fp32": Engine(model), "bf16": Engine(model, precision="bf16", isa=options.isa)}
+    other = Engine(model, device=options.device, precision=options.precision, isa=options.isa)
+    engines = {"fp32": Engine(model), "other": other}
     fences, samples = {}, {}
-    for precision, engine in engines.items():
+    for name, engine in engines.items():
         fence = Diffence(network, engine, n=options.n, T=options.T, key=1, mean=mean, std=std)
-        fences[precision] = fence
-        samples[precision] = [fence.sample(data.images[group], progress=True) for group in (members, others)]
-    one, two = ([*samples[precision]] for precision in engines)
+        fences[name] = fence
+        samples[name] = [fence.sample(data.images[group], progress=True) for group in (members, others)]
+    one, two = ([*samples[name]] for name in engines)
 
-    print(f"\n{options.images} images of {data.name}, {options.n} draws each; bf16 by {engines['bf16'].isa}")
+    where = other.isa or other.device
+    print(f"\n{options.images} images of {data.name}, {options.n} draws each; {other.precision} by {where}")
     moved = np.concatenate([np.abs(a.phi - b.phi).ravel() for a, b in zip(one, two, strict=True)])
     same = np.concatenate([(a.predicted == b.predicted).ravel() for a, b in zip(one, two, strict=True)])
     print(f"classes of draws agree: {same.mean():.3%} of {same.size}")
@@ -73,12 +79,12 @@ def main() -> None:
     print(f"\n{'scenario':<10} {'labels':>9} {'same draw':>10} {'|phi shown|':>12} {'AUC of phi':>24}")
     for scenario in (1, 2, 3):
         shown, chosen, auc = [], [], []
-        for precision, fence in fences.items():
+        for name, fence in fences.items():
             # The interval is fitted in fp32, once: a saved fence keeps it whatever computes.
             fitted = fences["fp32"].variant(scenario=scenario).fit_samples(*samples["fp32"])
             variant = fence.variant(scenario=scenario)
             variant.interval_ = fitted.interval_
-            answers = [variant.answer(group) for group in samples[precision]]
+            answers = [variant.answer(group) for group in samples[name]]
             kept = [a.logits.argmax(1).numpy() == group.labels for a, group in zip(answers, one, strict=True)]
             phis = [_core.phi(answer.logits.numpy().astype(np.float64))[0] for answer in answers]
             chosen.append((np.concatenate([answer.draw for answer in answers]), np.concatenate(kept)))
@@ -88,7 +94,7 @@ def main() -> None:
         agree = (chosen[0][0] == chosen[1][0]).mean()
         distance = np.median(np.abs(shown[0] - shown[1]))
         print(f"{scenario:<10} {labels:>9.2%} {agree:>10.2%} {distance:>12.4f} {auc[0]:>11.4f} -> {auc[1]:.4f}")
-    print("\nlabels: that bf16's answers keep. |phi shown|: median change of the shown answer's.")
+    print("\nlabels: that the other's answers keep. |phi shown|: median change of the shown answer's.")
 
 
 if __name__ == "__main__":
