@@ -1,11 +1,13 @@
 """Builds diffence._core, the C core, and where nvcc is found diffence._cuda; everything else is in pyproject.toml.
 
-DIFFENCE_CUDA=0 leaves the CUDA engine out, =1 insists on it; DIFFENCE_CUDA_ARCHITECTURES is a list such as "80 90a"
-(default: 80 and 90a, and PTX of 80 for what is newer). DIFFENCE_WERROR=1 makes warnings errors.
+DIFFENCE_CUDA=0 leaves the CUDA engine out, =1 insists on it (else an nvcc that fails is a warning).
+DIFFENCE_CUDA_ARCHITECTURES is a list such as "80 90a" (default: 80 and 90a, and PTX of 80 for what is newer).
+DIFFENCE_WERROR=1 makes warnings errors.
 """
 
 import glob
 import os
+import shlex
 import shutil
 import subprocess
 import sysconfig
@@ -14,6 +16,7 @@ from pathlib import Path
 import numpy
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
 # Not -ffast-math or -Ofast, not even to link: they switch the whole Python process to flush-to-zero. Contraction is off
 # because the kernels say themselves where a multiplication and an addition are fused.
@@ -60,7 +63,9 @@ class Build(build_ext):
         def compile_any(obj, source, extension, cc_args, postargs, pp_opts):  # type: ignore[no-untyped-def]
             if extension == ".cu":
                 includes = [option for option in pp_opts if option.startswith(("-I", "-D"))]
-                subprocess.run([str(nvcc), "-c", source, "-o", obj, *NVCC, *includes], check=True)
+                command = [str(nvcc), "-c", source, "-o", obj, *NVCC, *includes]
+                if subprocess.run(command, check=False).returncode:
+                    raise CompileError(f"{shlex.join(command)} failed")
             else:
                 compile_c(obj, source, extension, cc_args, postargs, pp_opts)
 
@@ -106,6 +111,7 @@ if cuda is not None:
             libraries=["cudart_static", "rt", "dl", "m"],
             extra_link_args=["-pthread"],
             language="c++",
+            optional=not strict and os.environ.get("DIFFENCE_CUDA", "") == "",
             **common,
         )
     )

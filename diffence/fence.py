@@ -382,7 +382,7 @@ class Diffence(torch.nn.Module):
             "diffusion": self.diffusion.config.to_dict(),
             "settings": self.settings()
             | self._classify.settings()
-            | {"key": self.key.hex(), "precision": self.engine.precision},
+            | {"key": self.key.hex(), "precision": self.engine.options["precision"]},
             "interval": self.interval_,
             "calibration": self.calibration_,
             "classes": self.classes,
@@ -402,7 +402,8 @@ class Diffence(torch.nn.Module):
     ) -> Self:
         """The fence that `save` wrote, around `classifier`; the same key, so the same answers.
 
-        precision: None for that of the saved fence; another one rounds otherwise, so some answers differ a little.
+        precision: None for the one that the saved fence asked for, or the device's own where it asked for none; another
+        one rounds otherwise, so some answers differ a little.
         """
         tensors, config = load_tensors(path, _FILE_KIND)
         settings = dict(config["settings"])

@@ -25,6 +25,18 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def _gpu() -> str:
+    """Its name, or why there is none for the engine."""
+    import torch  # here, for it takes a second, and results do not need it
+
+    from diffence.backends.cuda import cuda_device
+
+    try:
+        return str(torch.cuda.get_device_name(cuda_device(torch.device("cuda"))))
+    except RuntimeError as error:
+        return "none, " + str(error).removeprefix("device: ").removeprefix("no GPU: ").partition(";")[0]
+
+
 def environment() -> dict[str, Any]:
     """Versions of the packages that a result depends on, the processor, and what the core uses of it."""
     versions = {}
@@ -57,3 +69,4 @@ def run(arguments: argparse.Namespace) -> None:
     sets = ", ".join(name + ("" if runs else " (not on this processor)") for name, runs in facts["isas"].items())
     print(f"instruction sets: {sets}; in use: {facts['isa']}")
     print(f"threads: {facts['threads']}")
+    print(f"GPU for the engine: {_gpu()}")

@@ -30,6 +30,7 @@ def test_info_says_what_runs(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     assert f"in use: {_core.default_isa()}" in shown
     assert "torch " in shown
+    assert "\nGPU for the engine: " in shown
 
 
 def test_a_wrong_command_or_option_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:

@@ -50,15 +50,21 @@ def no_gpu() -> str | None:
     return None
 
 
+def make(*targets: str) -> str:
+    """What it printed."""
+    command = ["make", "-s", "-j2", "BUILD=build/tests", *targets]
+    made = subprocess.run(command, cwd=HERE, capture_output=True, text=True)
+    assert made.returncode == 0, made.stdout + made.stderr
+    return made.stdout
+
+
 @pytest.fixture(scope="session")
 def emulated() -> Any:
     """The extension module whose GPU is the processor."""
     if not TOOLS:
         pytest.skip("needs C and C++ compilers and make")
-    command = ["make", "-s", "-j2", "extension", f"PYTHON={sys.executable}"]
-    built = subprocess.run(command, cwd=HERE, capture_output=True, text=True)
-    assert built.returncode == 0, built.stdout + built.stderr
-    spec = importlib.util.spec_from_file_location("diffence._cuda", HERE / "build" / "g++" / "_cuda.so")
+    make("extension", f"PYTHON={sys.executable}")
+    spec = importlib.util.spec_from_file_location("diffence._cuda", HERE / "build" / "tests" / "_cuda.so")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -110,11 +116,9 @@ class Classifier(torch.nn.Module):
 
 @pytest.mark.skipif(not TOOLS, reason="needs C and C++ compilers and make")
 def test_kernels_and_engine_in_the_emulator() -> None:
-    built = subprocess.run(["make", "-s", "-j2", "all"], cwd=HERE, capture_output=True, text=True)
-    assert built.returncode == 0, built.stdout + built.stderr
-    ran = subprocess.run(["make", "-s", "check"], cwd=HERE, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert ran.stdout.count(" 0 failed") == len(list(HERE.glob("test_*.c*"))), ran.stdout
+    make("all")
+    shown = make("check")
+    assert shown.count(" 0 failed") == len(list(HERE.glob("test_*.c*"))), shown
 
 
 @pytest.mark.parametrize("precision", list(BOUNDS))
@@ -197,6 +201,9 @@ def test_a_fence_moves_to_the_gpu_and_back(
     assert loaded.engine.batch == 5
     assert torch.equal(loaded(images), got)
     assert torch.equal(fence.cpu()(images), want)
+    fence.engine = Engine(diffusion)
+    fence.save(tmp_path / "plain")
+    assert Diffence.load(tmp_path / "plain", fence.classifier, device="cuda", batch=2).engine.precision == "bf16"
 
 
 def test_calls_from_several_threads_take_turns(gpu: Any, diffusion: DiffusionModel, images: Any) -> None:
