@@ -37,13 +37,13 @@ using narrow = tile_shape<32, 4, 1, 3, 2>;
 using hopper_wide = tile_shape<128, 8, 1, 3, 2>;
 using hopper_widest = tile_shape<256, 8, 1, 4, 1>;
 
-/* What a thread copies: the same column of words of several rows. */
+/* What a thread copies: the same column of words of several rows. Of each row the first pixel of its image, and the place
+ * of the first tap, which is far outside where there is no row. The thread's next word begins at channel
+ * block * DEPTH + word * CHANNELS of the tap. */
 template <typename S> struct walker {
-    int32_t base[S::ROWS]; /* first pixel of the row's image */
-    int16_t y[S::ROWS],
-        x[S::ROWS]; /* of the first tap, as the kernel sees the image; far outside where there is no row */
-    int32_t block, tap,
-        word; /* where the thread's next word lies: channel block * DEPTH + word * CHANNELS of the tap */
+    int32_t base[S::ROWS];
+    int16_t y[S::ROWS], x[S::ROWS];
+    int32_t block, tap, word;
 };
 
 template <typename S, typename T>

@@ -39,19 +39,21 @@ template <typename T> struct epilogue {
     int32_t out_pitch;
 };
 
+/* Where upsampled, each stored pixel stands for 2 x 2 (size 3, stride 1); a tiled convolution is four of 2 x 2 then, one
+ * for every place in the 2 x 2, with sums of weights. Weights are zero where there is no channel:
+ * plain: [size][size][pitch][out_pitch];
+ * tiled: [4 where upsampled][weight_rows: the outputs, filled up to the tile's columns][blocks][taps][channels of a block],
+ * see conv.cu. */
 template <typename T> struct conv_call {
     int64_t images;
     int32_t channels, pitch; /* of the input: pitch is that of both sources together */
     int32_t height, width;   /* as stored, before upsampling */
     int32_t out_channels, out_height, out_width;
     int32_t size, stride; /* 1 or 3, 1 or 2; zero padding (size - 1) / 2 */
-    bool upsample; /* each stored pixel stands for 2 x 2; size 3 and stride 1. Tiled: as four convolutions of 2 x 2,
-                           * one for every place in the 2 x 2, with sums of weights */
+    bool upsample;
     source<T> input;
-    const T
-        *weight; /* tiled: [4 where upsampled][out_pitch rounded up to the tile's columns][blocks][taps][channels of a
-                      * block], see conv.cu; plain: [size][size][pitch][out_pitch]; zeros where there is no channel */
-    int32_t weight_rows; /* tiled: of one phase */
+    const T *weight;
+    int32_t weight_rows;
     epilogue<T> end;
     float *planar; /* plain, instead of end.output: [images][out_channels][pixels] */
 };
