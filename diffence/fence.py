@@ -152,7 +152,7 @@ class Diffence(torch.nn.Module):
         """As `torch.nn.Module.to`; a device is the diffusion network's too, where there is an engine for it."""
         moved = super().to(*args, **kwargs)
         device = torch._C._nn._parse_to(*args, **kwargs)[0]
-        if device is not None and device.type != torch.device(self.engine.options["device"]).type:
+        if device is not None and device != torch.device(self.engine.options["device"]):
             options = self.engine.options | {"device": device, "batch": None, "isa": None}
             self.engine = Engine(self.diffusion, **options)
         return moved

@@ -37,15 +37,20 @@ class Classify:
             raise ValueError(f"classifier_batch: expected at least 1, got {batch}")
         self.classifier = classifier
         self.shape = shape
-        self.batch = _BATCHES.get(self._place()[0].type, _BATCH) if batch is None else batch
+        self._batch = batch
         self.mean, self.std = _normalisation(mean, std, shape[0])
         self.check_mode()
         self.classes = self._probe()
 
+    @property
+    def batch(self) -> int:
+        """Images that the classifier is asked about at a time, where it lies now."""
+        return _BATCHES.get(self._place()[0].type, _BATCH) if self._batch is None else self._batch
+
     def settings(self) -> dict[str, Any]:
         """mean, std and classifier_batch, as the fence takes them."""
         mean, std = (None if value is None else value.flatten().tolist() for value in (self.mean, self.std))
-        return {"mean": mean, "std": std, "classifier_batch": self.batch}
+        return {"mean": mean, "std": std, "classifier_batch": self._batch}
 
     def check_mode(self) -> None:
         """Raise ValueError when any part of the classifier is in training mode."""

@@ -340,3 +340,13 @@ def test_without_the_engine_or_a_gpu_the_reason_is_given(
     monkeypatch.setattr(backend, "_MISSING", "No module named 'diffence._cuda'", raising=False)
     with pytest.raises(RuntimeError, match="built without its CUDA engine"):
         Diffence(Classifier().eval(), diffusion, device="cuda")
+
+
+def test_the_classifiers_batch_follows_its_device(diffusion: DiffusionModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    fence = Diffence(Classifier().eval(), diffusion)
+    given = Diffence(Classifier().eval(), diffusion, classifier_batch=5)
+    assert (fence._classify.batch, given._classify.batch) == (16, 5)
+    for one in (fence, given):
+        monkeypatch.setattr(one._classify, "_place", lambda: (torch.device("cuda"), torch.float32))
+    assert (fence._classify.batch, given._classify.batch) == (256, 5)
+    assert (fence._classify.settings()["classifier_batch"], given._classify.settings()["classifier_batch"]) == (None, 5)

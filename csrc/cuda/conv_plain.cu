@@ -1,5 +1,5 @@
 /* Convolution without tensor cores: for float32, for few channels, and what the other is tested against. A thread makes a
- * word of channels of one pixel. Each tap is summed by itself, which halves the digits that rounding costs. */
+ * word of channels of one pixel. Each tap is summed by itself, so that no sum is long. */
 #include "tile.h"
 
 namespace {
@@ -25,7 +25,7 @@ DF_DEVICE void add_tap(float sum[8], const T *from, int32_t channels, const T *w
 
 template <typename T> DF_KERNEL(THREADS, 1) conv_plain_kernel(conv_call<T> call) {
     const int32_t pixels = call.out_height * call.out_width;
-    const int64_t at = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+    const int64_t at = thread_number();
     if (at >= call.images * pixels)
         return;
     const tile_place place = {(int32_t)(at / pixels), (int32_t)(at % pixels), true};

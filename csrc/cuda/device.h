@@ -1,7 +1,7 @@
 /* The language that the CUDA kernels are written in: CUDA C++ and the few instructions below, as functions.
  *
  * nvcc compiles them to the instructions themselves. With DF_EMULATED, tests/cuda/emulator.h takes the place of CUDA: the
- * same text runs on a CPU. A kernel uses threadIdx, blockIdx, gridDim, __syncthreads, __shfl_xor_sync, atomicMin and what
+ * same text runs on a CPU. A kernel uses threadIdx, blockIdx, blockDim, gridDim, __syncthreads, __shfl_xor_sync, atomicMin and what
  * is declared here, and nothing else; all of its shared memory is dynamic (DF_SHARED). Instructions of Hopper are in
  * hopper.h, which the emulator does not know.
  */
@@ -133,6 +133,11 @@ template <> DF_DEVICE void multiply_add<fp16>(float d[4], const uint32_t a[4], c
 }
 
 #endif /* DF_EMULATED */
+
+/* Of all threads of a launch in one dimension. */
+DF_DEVICE int64_t thread_number() {
+    return (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+}
 
 /* Two neighbours in one register, the first in the low half. */
 template <typename T> DF_DEVICE uint32_t pack_two(float first, float second) {

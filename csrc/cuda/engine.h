@@ -52,7 +52,7 @@ struct cuda_step {
     size_t weight, bias; /* bytes from the weights' beginning */
 };
 
-/* A value that a step reads image by image although it depends on the time step only. */
+/* A value that a step reads image by image although it depends on the time step only; with its partials, like others. */
 struct gathered {
     int32_t value;
     size_t offset; /* in units, of one image, behind the arena's others */
@@ -80,9 +80,6 @@ struct df_cuda_model {
 
 static inline size_t bytes_of(df_cuda_precision precision) {
     return precision == DF_CUDA_FP32 ? 4 : 2;
-}
-static inline int32_t pitch_for(int32_t channels) {
-    return (channels + CHANNELS - 1) / CHANNELS * CHANNELS;
 }
 
 /* Of a tiled convolution's packed weights, in one phase. */

@@ -20,6 +20,11 @@ enum {
     QUERIES = 64  /* of an attention's tile */
 };
 
+/* Values of a row of so many channels. */
+static inline int32_t pitch_for(int32_t channels) {
+    return (channels + CHANNELS - 1) / CHANNELS * CHANNELS;
+}
+
 /* One or two values side by side, as the readers of a concatenation see them. */
 template <typename T> struct source {
     const T *first, *second; /* second: NULL where there is none */
@@ -173,7 +178,7 @@ cudaError_t fill_times(int64_t count, int32_t t, int32_t *time, cudaStream_t str
 cudaError_t hash_images(int64_t count, int32_t channels, int32_t height, int32_t width, const uint8_t key[16],
                         const float *images, uint8_t *hashes, cudaStream_t stream);
 
-/* select.cu: core/phi.c and core/select.c. *bad becomes the smallest row that has no finite phi. */
+/* phi.cu: core/phi.c. *bad becomes the smallest row that has no finite phi. */
 cudaError_t phi_rows(int64_t rows, int32_t classes, const float *logits, bool official, double *phi, int32_t *predicted,
                      int32_t *bad, cudaStream_t stream);
 

@@ -140,9 +140,10 @@ void note_gather(df_cuda_model *model, int32_t value) {
         if (gather.value == value)
             return;
     model->gathers.push_back({value, (size_t)model->units});
-    model->units += df_round_up(pitch_for(model->shapes[(size_t)value].channels) *
-                                    (int64_t)model->shapes[(size_t)value].height * model->shapes[(size_t)value].width,
-                                16);
+    const df_shape shape = model->shapes[(size_t)value];
+    const int64_t pixels = (int64_t)shape.height * shape.width, partials = 2 * segments_of(pixels, TILE);
+    const int64_t of_a_float = (int64_t)(4 / bytes_of(model->precision));
+    model->units += df_round_up(pitch_for(shape.channels) * (pixels + partials * of_a_float), 16);
 }
 
 void lower(df_cuda_model *model) {

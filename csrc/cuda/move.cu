@@ -5,10 +5,6 @@ namespace {
 
 enum { THREADS = 256 };
 
-DF_DEVICE int64_t thread_number() {
-    return (int64_t)blockIdx.x * THREADS + threadIdx.x;
-}
-
 /* A pixel. */
 template <typename T>
 DF_KERNEL(THREADS, 4)
@@ -106,10 +102,6 @@ add_kernel(int64_t count, int32_t words, int32_t other_pixels, const T *input, c
     store_eight(output + at * CHANNELS, value);
 }
 
-int32_t pitch_of(int32_t channels) {
-    return (channels + CHANNELS - 1) / CHANNELS * CHANNELS;
-}
-
 template <typename... P, typename... A>
 cudaError_t each(void (*kernel)(int64_t, P...), int64_t count, cudaStream_t stream, A... arguments) {
     return launch(kernel, dim3((unsigned)blocks_for(count, THREADS)), THREADS, 0, stream, count, arguments...);
@@ -120,13 +112,13 @@ cudaError_t each(void (*kernel)(int64_t, P...), int64_t count, cudaStream_t stre
 template <typename T>
 cudaError_t import_images(int64_t images, int32_t channels, int32_t pixels, const float *planar, T *output,
                           cudaStream_t stream) {
-    return each(import_kernel<T>, images * pixels, stream, channels, pitch_of(channels), pixels, planar, output);
+    return each(import_kernel<T>, images * pixels, stream, channels, pitch_for(channels), pixels, planar, output);
 }
 
 template <typename T>
 cudaError_t export_images(int64_t images, int32_t channels, int32_t pixels, const T *input, float *planar,
                           cudaStream_t stream) {
-    return each(export_kernel<T>, images * channels * pixels, stream, channels, pitch_of(channels), pixels, input,
+    return each(export_kernel<T>, images * channels * pixels, stream, channels, pitch_for(channels), pixels, input,
                 planar);
 }
 

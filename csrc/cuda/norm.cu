@@ -137,7 +137,7 @@ template <typename T>
 DF_KERNEL(THREADS, 4)
 partials_kernel(int64_t images, int32_t pixels, int32_t pitch, const T *value, float *partials) {
     const int32_t words = pitch / CHANNELS, segments = segments_of(pixels, TILE);
-    const int64_t at = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+    const int64_t at = thread_number();
     if (at >= images * segments * words)
         return;
     const int32_t word = (int32_t)(at % words), segment = (int32_t)(at / words % segments);

@@ -5,10 +5,6 @@ namespace {
 
 enum { THREADS = 256 };
 
-DF_DEVICE int64_t thread_number() {
-    return (int64_t)blockIdx.x * THREADS + threadIdx.x;
-}
-
 /* Philox4x32-10 (Salmon et al., SC 2011). */
 DF_DEVICE void philox(uint32_t c[4], uint32_t k0, uint32_t k1) {
     for (int round = 0; round < 10; round++) {
@@ -127,7 +123,7 @@ struct hash_key {
 DF_KERNEL(32, 1)
 hash_kernel(int64_t count, int32_t channels, int32_t height, int32_t width, hash_key key, const float *images,
             uint8_t *hashes) {
-    const int64_t at = (int64_t)blockIdx.x * 32 + threadIdx.x;
+    const int64_t at = thread_number();
     if (at >= count)
         return;
     const int64_t pixels = (int64_t)channels * height * width;

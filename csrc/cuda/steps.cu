@@ -168,29 +168,35 @@ template <typename T> cudaError_t run_kind(const places<T> &where, const cuda_st
     return cudaErrorInvalidValue;
 }
 
+/* For a value whose kernel leaves no partials. */
+template <typename T> cudaError_t partials_of(const places<T> &where, int32_t value) {
+    if constexpr (sizeof(T) == 2)
+        return make_partials(where.run.images, where.pixels(value), where.pitch(value), (const T *)where.at(value),
+                             where.partials(value), where.run.stream);
+    else
+        return cudaSuccess;
+}
+
 template <typename T> cudaError_t run_of(const df_cuda_model *model, const cuda_step &step, const run_context &run) {
     const places<T> where = {*model, run, false};
     cudaError_t status = run_kind(where, step, run.stream);
-    if constexpr (sizeof(T) == 2) {
-        if (status == cudaSuccess && step.separate) {
-            const int32_t value = step.plan.output;
-            status = make_partials(run.images, where.pixels(value), where.pitch(value), (const T *)where.at(value),
-                                   where.partials(value), run.stream);
-        }
-    }
+    if (status == cudaSuccess && step.separate)
+        status = partials_of(where, step.plan.output);
     return status;
 }
 
 template <typename T> cudaError_t gather_of(const df_cuda_model *model, const run_context &run) {
     const places<T> where = {*model, run, false};
+    cudaError_t status = cudaSuccess;
     for (const gathered &gather : model->gathers) {
-        const cudaError_t status = gather_times(run.images, where.pitch(gather.value),
-                                                (const float *)model->tables + model->table[(size_t)gather.value],
-                                                run.time, where.at(gather.value), run.stream);
-        if (status != cudaSuccess)
-            return status;
+        const float *table = model->tables + model->table[(size_t)gather.value];
+        if (status == cudaSuccess)
+            status = gather_times(run.images, where.pitch(gather.value), table, run.time, where.at(gather.value),
+                                  run.stream);
+        if (status == cudaSuccess)
+            status = partials_of(where, gather.value);
     }
-    return cudaSuccess;
+    return status;
 }
 
 } // namespace

@@ -106,6 +106,16 @@ static network *odd_network(void) {
     return net;
 }
 
+/* A group norm that reads a value of the time step beside one of the image. */
+static network *normed_time_network(void) {
+    network *net = network_create(16, 1, 1);
+    const int32_t table = network_weight(net, 2, (int64_t[]){9, 16}, 1, 0);
+    const int32_t time = network_op(net, (df_op){DF_OP_TIME_EMBEDDING, {1, -1, -1}, {table, -1}, 0, 0});
+    const int32_t both = add_plain(net, DF_OP_CONCAT, time, add_silu(net, 0));
+    add_linear(net, add_norm(net, both, 32, 4), 32, 16);
+    return net;
+}
+
 static network *timeless_network(void) {
     network *net = network_create(20, 6, 6);
     const int32_t h = add_conv(net, add_silu(net, add_norm(net, 0, 20, 4)), 20, 40, 3, 1);
@@ -121,6 +131,7 @@ static void test_networks(void) {
     } networks[] = {{"unet", network_unet, UNET_STEPS},
                     {"wide", wide_network, 20},
                     {"odd", odd_network, 9},
+                    {"normed time", normed_time_network, 9},
                     {"timeless", timeless_network, 0}};
     for (size_t i = 0; i < sizeof networks / sizeof *networks; i++) {
         random_state = 5 + i;

@@ -28,10 +28,6 @@ template <typename T> struct buffer {
     bool equals(const std::vector<T> &other) const { return memcmp(at, other.data(), count * sizeof(T)) == 0; }
 };
 
-static int32_t pitch_of(int32_t channels) {
-    return (channels + CHANNELS - 1) / CHANNELS * CHANNELS;
-}
-
 /* [rows][pitch], zero beyond the channels. */
 template <typename T> static void fill(buffer<T> &values, int32_t channels, int32_t pitch, float scale = 1) {
     for (size_t i = 0; i < values.count; i++)
@@ -99,9 +95,9 @@ template <typename T> struct conv_setup {
     explicit conv_setup(const conv_case &k)
         : c(k), in_height(k.upsample ? 2 * k.height : k.height), in_width(k.upsample ? 2 * k.width : k.width),
           out_height((in_height + k.stride - 1) / k.stride), out_width((in_width + k.stride - 1) / k.stride),
-          pitch(k.split ? k.split + pitch_of(k.channels - k.split) : pitch_of(k.channels)), out_pitch(pitch_of(k.out)),
-          first_pitch(k.split ? k.split : pitch), second_pitch(k.split ? pitch - k.split : 0),
-          segments(conv_segments(out_height * out_width, k.upsample)),
+          pitch(k.split ? k.split + pitch_for(k.channels - k.split) : pitch_for(k.channels)),
+          out_pitch(pitch_for(k.out)), first_pitch(k.split ? k.split : pitch),
+          second_pitch(k.split ? pitch - k.split : 0), segments(conv_segments(out_height * out_width, k.upsample)),
           first((size_t)(k.images * k.height * k.width * first_pitch)),
           second((size_t)(k.images * k.height * k.width * (second_pitch ? second_pitch : 8))),
           tiled((size_t)blocks_for(k.out, tile_columns(k.out)) * (size_t)tile_columns(k.out) *
@@ -342,7 +338,7 @@ struct norm_case {
 };
 
 template <typename T, typename F> static void check_norm(const norm_case &c, bool from_partials, F start) {
-    const int32_t pitch = c.split ? c.split + pitch_of(c.channels - c.split) : pitch_of(c.channels);
+    const int32_t pitch = c.split ? c.split + pitch_for(c.channels - c.split) : pitch_for(c.channels);
     const int32_t first_pitch = c.split ? c.split : pitch, second_pitch = c.split ? pitch - c.split : 8;
     char text[160];
     snprintf(text, sizeof text, "%s norm%s %d images, %d(%d) channels in %d groups, %d pixels, offset %g",
@@ -350,7 +346,7 @@ template <typename T, typename F> static void check_norm(const norm_case &c, boo
              (double)c.offset);
     const std::string name = text;
     buffer<T> first((size_t)(c.images * c.pixels * first_pitch)), second((size_t)(c.images * c.pixels * second_pitch));
-    buffer<T> output((size_t)(c.images * c.pixels * pitch_of(c.channels)));
+    buffer<T> output((size_t)(c.images * c.pixels * pitch_for(c.channels)));
     buffer<float> scale((size_t)c.channels), shift((size_t)c.channels);
     fill(first, c.split ? c.split : c.channels, first_pitch);
     fill(second, c.channels - c.split, second_pitch);
@@ -367,7 +363,7 @@ template <typename T, typename F> static void check_norm(const norm_case &c, boo
     call.channels = c.channels;
     call.groups = c.groups;
     call.pixels = c.pixels;
-    call.pitch = pitch_of(c.channels);
+    call.pitch = pitch_for(c.channels);
     call.epsilon = 1e-5f;
     call.silu = c.silu;
     call.input = {first.at, c.split ? second.at : nullptr, c.split ? c.split : pitch, first_pitch, second_pitch};

@@ -31,7 +31,7 @@ DF_DEVICE double phi_official(const float *z, int32_t classes, int32_t top) {
 DF_KERNEL(THREADS, 1)
 phi_kernel(int64_t rows, int32_t classes, const float *logits, bool official, double *phi, int32_t *predicted,
            int32_t *bad) {
-    const int64_t row = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+    const int64_t row = thread_number();
     if (row >= rows)
         return;
     const float *z = logits + row * classes;
