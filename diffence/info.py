@@ -51,6 +51,7 @@ def environment() -> dict[str, Any]:
         "processor": _processor(),
         "isa": _core.default_isa(),
         "isas": _core.isas(),
+        "isas_bf16": _core.isas("bf16"),
         "threads": _core.default_threads(),
     }
 
@@ -66,7 +67,13 @@ def run(arguments: argparse.Namespace) -> None:
     for name, version in facts["versions"].items():
         print(f"{name} {version}")
     print(f"processor: {facts['processor']}")
-    sets = ", ".join(name + ("" if runs else " (not on this processor)") for name, runs in facts["isas"].items())
+    where = {
+        (True, True): "",
+        (True, False): " (fp32)",
+        (False, True): " (bf16)",
+        (False, False): " (not on this processor)",
+    }
+    sets = ", ".join(name + where[runs, facts["isas_bf16"][name]] for name, runs in facts["isas"].items())
     print(f"instruction sets: {sets}; in use: {facts['isa']}")
     print(f"threads: {facts['threads']}")
     print(f"GPU for the engine: {_gpu()}")

@@ -5,6 +5,13 @@
 #if DF_ARM && defined(__linux__)
 #include <sys/auxv.h>
 #endif
+#if DF_X86
+#include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+#endif
 
 /* Slowest first. Names are known everywhere, so that asking for one on another architecture says "not on this machine"
  * and not "unknown". */
@@ -21,6 +28,11 @@ static const struct set {
     {"avx2", {NULL, NULL}},
     {"avx512", {NULL, NULL}},
 #endif
+#if DF_AMX
+    {"amx", {NULL, &df_kernels_amx_bf16}},
+#else
+    {"amx", {NULL, NULL}},
+#endif
 #if DF_ARM
     {"neon", {&df_kernels_neon, &df_kernels_neon_bf16}},
 #else
@@ -28,7 +40,23 @@ static const struct set {
 #endif
 };
 
-enum { REFERENCE, PORTABLE, AVX2, AVX512, NEON, COUNT = sizeof sets / sizeof *sets };
+enum { REFERENCE, PORTABLE, AVX2, AVX512, AMX, NEON, COUNT = sizeof sets / sizeof *sets };
+
+#if DF_X86
+/* Whether the processor has tiles of bf16, and the system lets this process use them, which has to be asked for once: their
+ * registers are large. Every thread of the process may then. */
+static bool may_use_tiles(void) {
+#if defined(__linux__) && defined(SYS_arch_prctl)
+    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 }; /* ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA */
+    const unsigned needed = 1U << 22 | 1U << 24;          /* AMX-BF16, AMX-TILE */
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & needed) == needed &&
+           syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+#else
+    return false;
+#endif
+}
+#endif
 
 int32_t df_isa_count(void) {
     return COUNT;
@@ -46,10 +74,10 @@ bool df_isa_supported(int32_t index, df_precision precision) {
     __builtin_cpu_init();
     if (index == AVX2)
         return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    if (index == AVX512)
+    if (index == AVX512 || index == AMX)
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-               (precision != DF_BF16 || __builtin_cpu_supports("avx512bf16"));
+               (precision != DF_BF16 || __builtin_cpu_supports("avx512bf16")) && (index != AMX || may_use_tiles());
 #endif
 #if DF_ARM
     if (index == NEON && precision == DF_BF16) {
@@ -85,13 +113,14 @@ df_code df_isa_resolve(const char *name_or_null, df_precision precision, int32_t
     for (int32_t i = 0; i < COUNT; i++) {
         if (strcmp(name, sets[i].name) != 0)
             continue;
-        if (!df_isa_supported(i, DF_FP32))
+        if (!df_isa_supported(i, DF_FP32) && !df_isa_supported(i, DF_BF16))
             return df_fail(error, DF_UNSUPPORTED, "%s: this processor or build cannot run '%s'", source, name);
         if (!df_isa_supported(i, precision))
-            return df_fail(error, DF_UNSUPPORTED, "precision: '%s' (%s) has no 'bf16' on this processor", name, source);
+            return df_fail(error, DF_UNSUPPORTED, "precision: '%s' (%s) has no '%s' on this processor", name, source,
+                           precision == DF_BF16 ? "bf16" : "fp32");
         *index = i;
         return DF_OK;
     }
-    return df_fail(error, DF_INVALID, "%s must be one of reference, portable, avx2, avx512, neon, got '%.60s'", source,
-                   name);
+    return df_fail(error, DF_INVALID, "%s must be one of reference, portable, avx2, avx512, amx, neon, got '%.60s'",
+                   source, name);
 }

@@ -10,13 +10,14 @@
 
 void *df_allocate(size_t bytes) {
     enum { LINE = 64, HUGE_PAGE = 2 << 20 };
-    const bool large = bytes >= 2 * HUGE_PAGE;
+    const bool large = bytes >= HUGE_PAGE / 4;
+    const size_t pages = (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
     void *memory = NULL;
-    if (posix_memalign(&memory, large ? HUGE_PAGE : LINE, bytes ? bytes : LINE))
+    if (posix_memalign(&memory, large ? HUGE_PAGE : LINE, large ? pages : bytes ? bytes : LINE))
         return NULL;
 #ifdef MADV_HUGEPAGE
     if (large)
-        madvise(memory, bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE); /* a hint: failure is no harm */
+        madvise(memory, pages, MADV_HUGEPAGE); /* a hint: failure is no harm */
 #endif
     return memory;
 }
@@ -105,8 +106,9 @@ static df_code plan_model(df_model *model, const df_program *program, const df_o
     df_shape *shapes = malloc(values * sizeof *shapes);
     if (!shapes)
         return df_fail(error, DF_OUT_OF_MEMORY, "no memory for a program of %d operations", program->op_count);
-    const df_plan_options plan = {.winograd = !options->direct,
-                                  .bf16 = options->precision == DF_BF16,
+    const df_plan_options plan = {.winograd = !options->direct || model->kernels->direct3x3,
+                                  .rough = options->precision == DF_BF16,
+                                  .direct3x3 = model->kernels->direct3x3,
                                   .split_multiple = 1,
                                   .room = output_values};
     code = df_program_check(program, shapes, &model->time_steps, error);

@@ -88,11 +88,11 @@ static df_plan_step *sole_conv(const planner *p, int32_t value) {
  * outputs, which may overhang, against 9 for each output. A few input channels do not pay for them either. */
 static bool winograd_pays(const df_call *call, const df_plan_options *options) {
     /* In bf16 the last convolution, which makes few channels, would add as much error as all the others. */
-    const bool too_rough = options->bf16 && call->out_channels <= 8;
+    const bool too_rough = options->rough && call->out_channels <= 8;
     const int64_t tiles = df_blocks(call->out_height, 4) * df_blocks(call->out_width, 4);
     const int64_t pixels = (int64_t)call->out_height * call->out_width;
-    return options->winograd && !too_rough && call->size == 3 && call->stride == 1 && call->channels >= 8 &&
-           36 * tiles * 4 <= 9 * pixels * 3;
+    return options->winograd && call->size == 3 && call->stride == 1 && call->channels >= 8 &&
+           (options->direct3x3 || (!too_rough && 36 * tiles * 4 <= 9 * pixels * 3));
 }
 
 /* An addition becomes part of a convolution that makes one of its sides. The convolution moves down to the addition's

@@ -34,9 +34,9 @@ static size_t attention_layout(const df_call *call, float *memory, attention_scr
     const int64_t positions = attention_positions(call), filled = df_round_up(positions, COLUMNS);
     const int64_t dim = call->channels / call->parts;
     float *at = memory;
-    s->keys = (term *)attention_take(&at, filled * df_blocks(dim, PAIR));
-    s->values = (term *)attention_take(&at, df_round_up(dim, COLUMNS) * df_blocks(positions, PAIR));
-    s->queries = (term *)attention_take(&at, V_BF16 ? QUERIES * df_blocks(dim, PAIR) : 0);
+    s->keys = (term *)attention_take(&at, filled * packed_words(dim));
+    s->values = (term *)attention_take(&at, df_round_up(dim, COLUMNS) * packed_words(positions));
+    s->queries = (term *)attention_take(&at, V_BF16 ? QUERIES * packed_words(dim) : 0);
     s->scores = attention_take(&at, QUERIES * filled);
     s->sums = attention_take(&at, QUERIES * COLUMNS);
     s->total = attention_take(&at, QUERIES);
@@ -51,11 +51,19 @@ static size_t attention_bytes(const df_call *call) {
 
 static void attention_pack(const df_call *call, const float *k, const float *v, const attention_scratch *s) {
     const int64_t positions = attention_positions(call), dim = call->channels / call->parts;
-    for (int64_t j = 0; j < df_round_up(positions, COLUMNS); j++)
-        for (int64_t i = 0; i < df_round_up(dim, PAIR); i++)
-            s->keys[packed_at(dim, i, j)] = to_term(i < dim && j < positions ? k[j * call->pitch[1] + i] : 0.0F);
+    const int64_t words = packed_words(dim);
+    for (int64_t j = 0; j < df_round_up(positions, COLUMNS); j++) { /* words, for a row's terms are a column's */
+        term *column = s->keys + packed_at(dim, 0, j);
+        for (int64_t i = 0; i < words * PAIR; i += LANES) {
+            const int64_t n = j < positions ? df_min(LANES, dim - i) : 0;
+            term row[LANES];
+            v_store_terms(row, n > 0 ? v_load_n(k + j * call->pitch[1] + i, n) : v_set(0));
+            for (int64_t w = 0; w < df_min(LANES / PAIR, words - i / PAIR); w++, column += COLUMNS * PAIR)
+                memcpy(column, row + w * PAIR, PAIR * sizeof *row);
+        }
+    }
     for (int64_t i = 0; i < df_round_up(dim, COLUMNS); i += LANES)
-        for (int64_t j = 0; j < positions; j += PAIR) {
+        for (int64_t j = 0; j < packed_words(positions) * PAIR; j += PAIR) {
             vf follow[PAIR];
             for (int64_t l = 0; l < PAIR; l++)
                 follow[l] = i < dim && j + l < positions
@@ -70,7 +78,7 @@ static void attention_scores(const df_call *call, const float *q, int64_t rows, 
     const int64_t filled = df_round_up(attention_positions(call), COLUMNS), dim = call->channels / call->parts;
 #if V_BF16
     const term *queries = s->queries;
-    const int64_t pitch = df_round_up(dim, PAIR);
+    const int64_t pitch = packed_words(dim) * PAIR;
     for (int64_t r = 0; r < rows; r++) {
         clear_terms(s->queries + r * pitch + dim, pitch - dim);
         copy_terms(s->queries + r * pitch, q + r * call->pitch[0], dim);
@@ -90,16 +98,17 @@ static void attention_scores(const df_call *call, const float *q, int64_t rows, 
 
 /* One row of scores -> terms of exp(scale (score - largest)) in its place; returns their sum. */
 static float attention_softmax(float *row, int64_t positions, float scale) {
-    for (int64_t j = positions; j % LANES != 0; j++)
-        row[j] = -INFINITY; /* the last vector's idle lanes become zeros */
+    const int64_t end = df_round_up(positions, LANES > STEP * PAIR ? LANES : STEP * PAIR);
+    for (int64_t j = positions; j < end; j++)
+        row[j] = -INFINITY; /* what fills up the last vector or step becomes zeros */
     vf largest = v_set(-INFINITY);
-    for (int64_t j = 0; j < positions; j += LANES)
+    for (int64_t j = 0; j < end; j += LANES)
         largest = v_max(largest, v_load(row + j));
     const vf most = v_set(v_largest(largest));
     float total = 0;
-    for (int64_t first = 0; first < positions; first += DEPTH) {
+    for (int64_t first = 0; first < end; first += DEPTH) {
         vf sum = v_set(0);
-        for (int64_t j = first; j < df_min(positions, first + DEPTH); j += LANES) {
+        for (int64_t j = first; j < df_min(end, first + DEPTH); j += LANES) {
             const vf e = exp_negative((v_load(row + j) - most) * v_set(scale));
             v_store_terms((term *)row + j, e); /* never past what was read */
             sum += e;
@@ -139,6 +148,7 @@ static void attention_run(const df_call *call, int64_t task, void *scratch) {
     const int64_t portions = df_blocks(positions, call->block);
     const int64_t image = task / portions / call->parts, head = task / portions % call->parts * dim;
     const int64_t first = task % portions * call->block, end = df_min(first + call->block, positions);
+    tiles_open();
     attention_pack(call, call->input[1] + image * positions * call->pitch[1] + head,
                    call->input[2] + image * positions * call->pitch[2] + head, &s);
     for (int64_t query = first; query < end; query += QUERIES) {
@@ -150,4 +160,5 @@ static void attention_run(const df_call *call, int64_t task, void *scratch) {
         attention_values(call, call->residual ? call->residual + at * c + head : NULL, call->output + at * c + head,
                          rows, &s);
     }
+    tiles_close();
 }

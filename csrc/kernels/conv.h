@@ -3,7 +3,8 @@
  * what it multiplies; for the others a row, size * size * channels inputs for each output pixel, is gathered in pieces
  * of DEPTH columns into a panel that stays in the cache. */
 
-enum { OUTS = 128 /* output channels of a task, at most: a gathered value is used in 4 to 16 passes of COLUMNS */ };
+/* Output channels of a task, at most: a gathered value is used in 4 to 16 passes of COLUMNS. */
+enum { OUTS = V_AMX ? 512 : 128 };
 
 typedef struct conv_pixel {
     int64_t image;
@@ -47,7 +48,7 @@ static int64_t conv_depth(const df_call *call) {
 }
 
 static int64_t conv_packed(const df_call *call) {
-    return df_round_up(call->out_channels, COLUMNS) * df_blocks(conv_depth(call), PAIR);
+    return df_round_up(call->out_channels, COLUMNS) * packed_words(conv_depth(call));
 }
 
 /* (out, c, size, size) -> a row of packed columns for each tap and channel. */
@@ -90,7 +91,7 @@ static void conv_gather(const df_call *call, const conv_pixel *pixels, int64_t r
             copy_terms(row + low, call->input[0] + ((at.image * h + y) * w + at.x) * c + low, high - low);
             clear_terms(row + high, to - high);
         }
-        clear_terms(panel + end - begin, (end - begin) % PAIR);
+        clear_terms(panel + end - begin, packed_words(end - begin) * PAIR - (end - begin));
     }
 }
 
@@ -102,7 +103,7 @@ static void conv_convert(const df_call *call, int64_t first, int64_t rows, int64
             copy_terms(panel, call->input[0] + row * split + begin, df_min(end, split) - begin);
         if (end > middle)
             copy_terms(panel + middle - begin, call->input[1] + row * (c - split) + middle - split, end - middle);
-        clear_terms(panel + end - begin, (end - begin) % PAIR);
+        clear_terms(panel + end - begin, packed_words(end - begin) * PAIR - (end - begin));
     }
 }
 
@@ -164,11 +165,13 @@ static void conv_run(const df_call *call, int64_t task, void *scratch) {
     const int64_t parts = df_blocks(call->out_channels, call->columns);
     const int64_t row = task / parts * call->block, rows = df_min(call->block, conv_rows(call) - row);
     const int64_t out = task % parts * call->columns, outs = df_min(call->columns, call->out_channels - out);
+    tiles_open();
 #if !V_BF16
     if (conv_is_pointwise(call))
         conv_in_place(call, row, rows, out, outs, scratch);
     else
 #endif
         conv_in_panels(call, row, rows, out, outs, scratch);
+    tiles_close();
     conv_finish(call, scratch, row, rows, out, outs);
 }

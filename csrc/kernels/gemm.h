@@ -8,22 +8,49 @@ enum {
     DEPTH =
         256 * PAIR, /* terms of a piece: with COLUMNS of AVX2 one of packed columns fills half of a 32 KiB L1 cache */
     COLUMNS = 2 * LANES,
-    BLOCK = ROWS * (96 / ROWS) /* rows that share a pass over the columns */
+    BLOCK = ROWS * (96 / ROWS), /* rows that share a pass over the columns */
+    STEP = V_AMX ? 16 : 1       /* words of a sum that are multiplied at once */
 };
+
+/* Words of packed columns, and of rows, for sums of this many terms: whole steps, filled up with zeros. */
+V_INLINE int64_t packed_words(int64_t depth) {
+    return df_round_up(df_blocks(depth, PAIR), STEP);
+}
+
+/* Where the term of row l and column k lies in packed columns of `depth` rows, which are
+ * [columns / COLUMNS][packed_words(depth)][COLUMNS][PAIR]. */
+V_INLINE int64_t packed_at(int64_t depth, int64_t l, int64_t k) {
+    return (k / COLUMNS * packed_words(depth) + l / PAIR) * COLUMNS * PAIR + k % COLUMNS * PAIR + l % PAIR;
+}
+
+#if V_AMX
+#include "kernels/tiles.h"
+
+/* c[rows][COLUMNS] (+)= a[rows][depth] b[depth][COLUMNS]. There must be room for rows and c up to a multiple of ROWS, and
+ * zeros in rows up to whole steps. */
+static void gemm(int64_t rows, int64_t depth, const term *a, int64_t lda, const term *b, float *c, int64_t ldc,
+                 bool first, const term *next) {
+    (void)next; /* the hardware keeps up */
+    const int64_t filled = packed_words(depth) * PAIR;
+    for (int64_t r = 0; r < rows; r += ROWS, a += ROWS * lda, c += ROWS * ldc)
+        if (rows - r > TILE_ROWS)
+            tile_gemm(true, filled, a, lda, b, c, ldc, first);
+        else
+            tile_gemm(false, filled, a, lda, b, c, ldc, first);
+}
+#else
+V_INLINE void tiles_open(void) {}
+V_INLINE void tiles_close(void) {}
 
 /* Hides how a pointer came about. Left alone, gcc 12 keeps one pointer for each row of the tile, more than there are
  * registers; like this there is one for three rows, which differ by 0, 1 and 2 times the stride. */
 #define V_KEEP(pointer) __asm__("" : "+r"(pointer))
 
-/* Where the term of row l and column k lies in packed columns of `depth` rows, which are
- * [columns / COLUMNS][depth / PAIR][COLUMNS][PAIR]. The last row of an odd depth is followed by zeros. */
-V_INLINE int64_t packed_at(int64_t depth, int64_t l, int64_t k) {
-    return (k / COLUMNS * df_blocks(depth, PAIR) + l / PAIR) * COLUMNS * PAIR + k % COLUMNS * PAIR + l % PAIR;
-}
-
-/* c[rows][COLUMNS] (+)= a[rows][depth] b[depth][COLUMNS]; rows is a constant where this is inlined. */
+/* c[rows][COLUMNS] (+)= a[rows][depth] b[depth][COLUMNS]; rows is a constant where this is inlined. From `next` on,
+ * `step` bytes for each word of the depth are fetched on the way, into the second cache, for the first is full: one at a
+ * time, since a burst of them fills the queue that everything else waits in. */
 V_INLINE void gemm_rows(const int rows, int64_t depth, const term *a, int64_t lda, const term *b, float *c, int64_t ldc,
-                        bool first) {
+                        bool first, const char *next, int64_t step) {
     enum { GROUPS = (ROWS + 2) / 3 };
     vf sum[ROWS][2];
     const term *row[GROUPS];
@@ -32,6 +59,8 @@ V_INLINE void gemm_rows(const int rows, int64_t depth, const term *a, int64_t ld
     V_UNROLL for (int r = 0; r < rows; r++) sum[r][0] = sum[r][1] = v_set(0);
     for (int64_t l = 0; l < depth; l += PAIR) {
         const vf b0 = v_words(b), b1 = v_words(b + LANES * PAIR);
+        __builtin_prefetch(next, 0, 2);
+        next += step;
         V_UNROLL for (int r = 0; r < rows; r++) {
             const vf x = v_word(row[r / 3] + r % 3 * lda);
             sum[r][0] = v_dot(x, b0, sum[r][0]);
@@ -56,17 +85,14 @@ V_INLINE void gemm_rows(const int rows, int64_t depth, const term *a, int64_t ld
  * its columns to be used again, and the hardware keeps up.) NULL: none. */
 static void gemm(int64_t rows, int64_t depth, const term *a, int64_t lda, const term *b, float *c, int64_t ldc,
                  bool first, const term *next) {
-    enum { LINE = 16 * PAIR };
-    const int64_t tiles = next && rows >= ROWS ? df_blocks(rows, ROWS) : 0;
-    const int64_t share = tiles ? df_round_up(df_blocks(depth * COLUMNS, tiles), LINE) : 0;
-    for (int64_t tile; rows > 0; rows -= tile, a += tile * lda, c += tile * ldc) {
+    const int64_t words = df_blocks(depth, PAIR);
+    const bool fetch = next && rows >= ROWS;
+    const int64_t step = fetch ? df_blocks(COLUMNS * PAIR * sizeof *b, df_blocks(rows, ROWS)) : 0;
+    const char *at = (const char *)(fetch ? next : b);
+    for (int64_t tile; rows > 0; rows -= tile, a += tile * lda, c += tile * ldc, at += step * words) {
         tile = rows >= 2 * ROWS || rows == ROWS ? ROWS : rows > ROWS ? (rows + 1) / 2 : rows;
-        for (int64_t i = 0; i < share; i += LINE)
-            __builtin_prefetch(next + i);
-        if (share)
-            next += share;
-            /* clang-format off */
-#define GEMM_ROWS(n) case n: gemm_rows(n, depth, a, lda, b, c, ldc, first); break;
+        /* clang-format off */
+#define GEMM_ROWS(n) case n: gemm_rows(n, depth, a, lda, b, c, ldc, first, at, step); break;
         switch (tile) {
         GEMM_ROWS(1) GEMM_ROWS(2) GEMM_ROWS(3) GEMM_ROWS(4) GEMM_ROWS(5) GEMM_ROWS(6)
 #if V_ROWS > 6
@@ -78,6 +104,7 @@ static void gemm(int64_t rows, int64_t depth, const term *a, int64_t lda, const 
         /* clang-format on */
     }
 }
+#endif
 
 /* Floats to terms. */
 V_INLINE void copy_terms(term *to, const float *from, int64_t count) {

@@ -18,6 +18,12 @@
 #else
 #define DF_X86 0
 #endif
+/* And those with tiles, which older compilers do not know. */
+#if DF_X86 && (defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11)
+#define DF_AMX 1
+#else
+#define DF_AMX 0
+#endif
 #if defined(__aarch64__) && (defined(__GNUC__) || defined(__clang__))
 #define DF_ARM 1
 #else
@@ -29,8 +35,8 @@ typedef enum df_step_kind {
     DF_STEP_EXPORT,     /* and back */
     DF_STEP_TIME,       /* row time[i] of a table */
     DF_STEP_CONV,       /* linear too: a 1x1 convolution of one pixel */
-    DF_STEP_WINOGRAD,   /* conv 3x3 at stride 1, where Winograd's algorithm saves multiplications */
-    DF_STEP_NORM,       /* group norm, with SiLU where asked */
+    DF_STEP_WINOGRAD, /* conv 3x3 at stride 1 that can apply a norm as it reads, by Winograd's algorithm where that pays */
+    DF_STEP_NORM,     /* group norm, with SiLU where asked */
     DF_STEP_STATISTICS, /* of a group norm that its reader applies: [3][channels] of mean, factor and shift */
     DF_STEP_SILU,
     DF_STEP_ATTENTION,
@@ -78,12 +84,16 @@ typedef struct df_kernel {
 typedef struct df_kernels {
     const char *name;
     const df_kernel *step[DF_STEP_KIND_COUNT];
-    int32_t lanes; /* biases are filled up to a multiple of this */
+    int32_t lanes;  /* biases are filled up to a multiple of this */
+    bool direct3x3; /* Winograd's algorithm is not worth it here: a WINOGRAD step is computed directly */
 } df_kernels;
 
 extern const df_kernels df_kernels_reference, df_kernels_portable, df_kernels_portable_bf16;
 #if DF_X86
 extern const df_kernels df_kernels_avx2, df_kernels_avx512, df_kernels_avx512_bf16;
+#endif
+#if DF_AMX
+extern const df_kernels df_kernels_amx_bf16;
 #endif
 #if DF_ARM
 extern const df_kernels df_kernels_neon, df_kernels_neon_bf16;

@@ -15,6 +15,11 @@
 #define V_BF16 0
 #endif
 
+/* Whether matrix products run in AMX's tiles (tiles.h), which hold bf16 terms. */
+#ifndef V_AMX
+#define V_AMX 0
+#endif
+
 #define V_INLINE static inline __attribute__((always_inline, unused))
 
 /* Full unrolling, without which the register tile below would live in memory. */
@@ -24,7 +29,8 @@
 #define V_UNROLL _Pragma("GCC unroll 16")
 #endif
 
-/* LANES, ROWS: a register tile of ROWS x 2 vectors, which leaves registers for two of weights and one of input. */
+/* LANES, ROWS: a register tile of ROWS x 2 vectors, which leaves registers for two of weights and one of input (AMX: four
+ * tiles of sums). */
 #if V_SET == V_PORTABLE || V_SET == V_NEON
 #define V_LANES 4
 #elif V_SET == V_AVX2
@@ -32,7 +38,9 @@
 #else
 #define V_LANES 16
 #endif
-#if V_SET == V_PORTABLE || V_SET == V_AVX2 /* 16 registers, else 32 */
+#if V_AMX
+#define V_ROWS 32
+#elif V_SET == V_PORTABLE || V_SET == V_AVX2 /* 16 registers, else 32 */
 #define V_ROWS 6
 #else
 #define V_ROWS 14

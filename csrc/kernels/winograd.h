@@ -19,7 +19,9 @@ enum {
     TRANSFORMED = 1250000,       /* words of a task's transformed inputs, at most (but for the first ROWS tiles) */
     READING = 4,                 /* tiles that one could multiply while their weights are read */
     PATCH = 40960,               /* floats of the input that is being transformed, at most (but for one row of tiles) */
-    PAD = 16 * PAIR              /* terms between the 36 planes, which would else share their cache sets */
+    PAD = 16 * PAIR,             /* terms between the 36 planes, which would else share their cache sets */
+    AHEAD = V_SET == V_AVX512 ? 8 : 0 /* pixels of the input that are fetched in advance, and a tile of the output: 6 %
+                                       * of the network on an Intel Xeon with AVX-512, a loss on Zen 3 with AVX2 */
 };
 
 #define WINOGRAD_A 0.70710678118654752440F
@@ -180,6 +182,8 @@ V_INLINE void winograd_read(const df_call *call, int64_t image, int64_t row, int
             v_store(to, v_set(0));
             for (int64_t x = 0; x < w << up; x++) {
                 vf v = v_load_n(from + (x >> up) * pitch, n);
+                if (AHEAD)
+                    __builtin_prefetch(from + ((x >> up) + AHEAD) * pitch);
                 if (with_norm)
                     v = v_fma(v - mean, factor, shift);
                 v_store(to + (x + 1) * STRIP, with_silu ? silu_in_sum(v) : v);
@@ -292,6 +296,11 @@ static void winograd_outputs(const df_call *call, int64_t tile, int64_t tiles, i
                     vf v = y[r][c] + add;
                     if (call->residual)
                         v += v_load_n(call->residual + pixel, n);
+                    if (AHEAD) {
+                        __builtin_prefetch(call->output + pixel + TILE * k, 1);
+                        if (call->residual)
+                            __builtin_prefetch(call->residual + pixel + TILE * k);
+                    }
                     v_store_n(call->output + pixel, v, n);
                 }
         }
