@@ -41,7 +41,7 @@ def test_polarity_on_a_separable_case() -> None:
     labels = np.arange(40) % 4
     sure = 9.0 * np.eye(4)[labels]
     members, nonmembers = Outputs(sure, labels), Outputs(0.3 * sure, (labels + 1) % 4)
-    attack = NN(seed=0, epochs=30).fit(members, nonmembers)
+    attack = NN(seed=0, epochs=100).fit(members, nonmembers)
     scores = attack.score(members), attack.score(nonmembers)
     assert metrics.auc(*scores) == 1
     assert metrics.tpr_at_fpr(*scores) == 1

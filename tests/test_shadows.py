@@ -28,6 +28,8 @@ from diffence.shadows import Query, ShadowRecipe, Shadows, shifted
 
 DIGITS = load("digits")
 IMAGES, LABELS = DIGITS.images[:80], DIGITS.labels[:80]
+# torch's matrix products (on an AVX-512 Xeon) depend on the company in a batch, and on where its memory lies.
+ROUNDING = 1e-6
 RECIPE = ShadowRecipe("convnet", epochs=2, batch=20, options={"width": 4})
 
 
@@ -108,7 +110,7 @@ def test_images_are_found_by_their_bytes_in_any_order(trained: pathlib.Path) -> 
     whole = shadows.collect(Target(target), IMAGES)
     part = shadows.collect(Target(target), IMAGES[order], LABELS[order])
     for name in ("logits", "labels", "signals", "shadow_signals", "inside"):
-        np.testing.assert_array_equal(getattr(part, name), getattr(whole, name)[order])
+        np.testing.assert_allclose(getattr(part, name), getattr(whole, name)[order], rtol=ROUNDING)
 
 
 def test_images_that_are_not_in_the_pool_are_named(trained: pathlib.Path) -> None:
@@ -333,10 +335,10 @@ def test_other_questions_need_no_training(trained: pathlib.Path, tmp_path: pathl
     flipped = make(folder, augmentations=[Query(flip=True)]).collect(Target(target), IMAGES)
     behind = make(folder, wrap=fenced).collect(Target(target), IMAGES)
     assert trainings == []
-    np.testing.assert_array_equal(flipped.shadow_signals[:, :, :1], plain.shadow_signals)
+    np.testing.assert_allclose(flipped.shadow_signals[:, :, :1], plain.shadow_signals, rtol=ROUNDING)
     assert plain.shadow_logits is not None
     assert behind.shadow_logits is not None
-    np.testing.assert_allclose(behind.shadow_logits, plain.shadow_logits / 2, rtol=1e-5)
+    np.testing.assert_allclose(behind.shadow_logits, plain.shadow_logits / 2, rtol=1e-5, atol=ROUNDING)
 
 
 def test_a_damaged_file_is_put_aside_and_made_again(
@@ -348,13 +350,13 @@ def test_a_damaged_file_is_put_aside_and_made_again(
     answers.write_bytes(answers.read_bytes()[:-7])
     with pytest.warns(UserWarning, match=r"answers-001-.*it is kept as answers-001-.*\.damaged, and made again"):
         found = make(folder).collect(Target(target), IMAGES).shadow_signals
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_allclose(found, expected, rtol=ROUNDING)
     assert trainings == []  # its network is there
     network.write_bytes(b"nothing of ours")
     next(folder.glob("answers-002-*")).unlink()
     with pytest.warns(UserWarning, match=r"shadow-002-.*\.damaged, and made again"):
         found = make(folder).collect(Target(target), IMAGES).shadow_signals
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_allclose(found, expected, rtol=ROUNDING)
     assert len(trainings) == 1
     assert len(list(folder.glob("*.damaged"))) == 2
 

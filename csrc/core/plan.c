@@ -87,8 +87,9 @@ static df_plan_step *sole_conv(const planner *p, int32_t value) {
 /* Whether Winograd's algorithm saves enough multiplications to pay for its transformations: 36 for a tile of 4 x 4
  * outputs, which may overhang, against 9 for each output. A few input channels do not pay for them either. */
 static bool winograd_pays(const df_call *call, const df_plan_options *options) {
-    /* In bf16 the last convolution, which makes few channels, would add as much error as all the others. */
-    const bool too_rough = options->rough && call->out_channels <= 8;
+    /* In bf16 the last convolution, which makes few channels, would add as much error as all the others, and where there
+     * are few channels at all Winograd saves little. */
+    const bool too_rough = options->rough && call->out_channels <= 32;
     const int64_t tiles = df_blocks(call->out_height, 4) * df_blocks(call->out_width, 4);
     const int64_t pixels = (int64_t)call->out_height * call->out_width;
     return options->winograd && call->size == 3 && call->stride == 1 && call->channels >= 8 &&
