@@ -149,7 +149,7 @@ def test_program_holds_every_tensor_once() -> None:
 
 @pytest.mark.parametrize("name", ["CIFAR-10", *ODD])
 def test_core_is_as_near_to_float64_as_torch(name: str, isa: str) -> None:
-    """Error of the core against float64: what is promised, and at most three times that of torch in float32 (by its most
+    """Error of the core against float64: as promised, and at most three times that of torch in float32 (by its most
     exact convolutions, those of AVX-512 in NCHW: 2.5; in channels_last it is as far off as the core)."""
     config = {"CIFAR-10": CIFAR10, **ODD}[name]
     x, t, torch32, torch64 = reference(name)
