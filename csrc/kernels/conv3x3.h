@@ -16,7 +16,7 @@ enum {
 };
 
 typedef struct conv3x3_scratch {
-    float sums[2][RUN * TILE_ROWS];
+    float sums[RUN * TILE_ROWS];
     float spare[TILE_ROWS * TILE_ROWS];
     term patch[];
 } conv3x3_scratch;
@@ -191,10 +191,10 @@ V_INLINE void conv3x3_fetch(const df_call *call, conv3x3_pixels *at, int64_t cou
  * many sums as there are registers for, so that each tile of weights, which comes from further away, is used often; taps
  * within steps of 32 channels, so that what they share of the pixels stays near. */
 V_INLINE void conv3x3_sums(const df_call *call, const int tiles, const int64_t taps[TAPS], const term *a,
-                           const conv3x3_pixels *now, conv3x3_pixels *before, float *sums, float *spare) {
+                           const conv3x3_pixels *now, conv3x3_pixels *before, conv3x3_scratch *s) {
     const int64_t pitch = conv3x3_pitch(call), apart = pitch * (int64_t)sizeof *a;
-    const int64_t line = TILE_ROWS * (int64_t)sizeof *sums, steps = packed_words(call->channels) / STEP;
-    const int64_t share = df_blocks(RUN, steps);
+    const int64_t line = TILE_ROWS * (int64_t)sizeof(float), steps = packed_words(call->channels) / STEP;
+    const int64_t share = df_blocks(RUN, steps); /* so they are done with the sums before new ones are stored */
     const term *b = (const term *)call->weight + conv3x3_at(call, now->out);
     conv3x3_pixels soon = *now;
     TILES_BARRIER();
@@ -209,7 +209,7 @@ V_INLINE void conv3x3_sums(const df_call *call, const int tiles, const int64_t t
     }
 #define STORE(tile)                                                                                                    \
     if (tile < tiles)                                                                                                  \
-        tile_store(tile, sums + tile * TILE_ROWS * TILE_ROWS, line);
+        tile_store(tile, s->sums + tile * TILE_ROWS * TILE_ROWS, line);
     EACH_TILE(ZERO)
     for (int64_t step = 0; step < steps; step++, a += TILE_DEPTH) {
         for (int64_t tap = 0; tap < TAPS; tap++, b += TILE_TERMS) {
@@ -218,7 +218,7 @@ V_INLINE void conv3x3_sums(const df_call *call, const int tiles, const int64_t t
             EACH_TILE(DOT)
         }
         /* The way from tiles to memory falls asleep after some 1500 cycles and takes 1000 to wake up (Intel Xeon, 2026). */
-        tile_store(7, spare, line);
+        tile_store(7, s->spare, line);
         conv3x3_finish(call, before, share);
         conv3x3_fetch(call, &soon, share);
     }
@@ -238,11 +238,10 @@ static void conv3x3_multiply(const df_call *call, conv3x3_pixels at, int64_t lin
     for (int64_t tap = 0; tap < TAPS; tap++)
         taps[tap] = (tap / 3 * across + tap % 3) * pitch;
     for (int64_t first = 0; first < pixels; first += RUN) {
-        float *sums = before->sums >= s->sums[1] ? s->sums[0] : s->sums[1];
         const term *a = patch + first * pitch;
-        at.y = y + first / across, at.x = first % across, at.count = df_min(RUN, pixels - first), at.sums = sums;
+        at.y = y + first / across, at.x = first % across, at.count = df_min(RUN, pixels - first), at.sums = s->sums;
         /* clang-format off */
-#define RUN_OF(n) case n: conv3x3_sums(call, n, taps, a, &at, before, sums, s->spare); break;
+#define RUN_OF(n) case n: conv3x3_sums(call, n, taps, a, &at, before, s); break;
         switch (df_blocks(at.count, TILE_ROWS)) {
         RUN_OF(1) RUN_OF(2) RUN_OF(3) RUN_OF(4) RUN_OF(5) RUN_OF(6)
         default: break;
@@ -258,7 +257,7 @@ static void conv3x3_run(const df_call *call, int64_t task, void *scratch) {
     const int64_t parts = df_blocks(call->out_channels, call->columns), first = task / parts * call->block;
     const int64_t lines = df_min(call->block, conv3x3_lines(call) - first), of_image = (int64_t)call->out_height + 1;
     const int64_t begin = task % parts * call->columns, end = df_min(begin + call->columns, call->out_channels);
-    conv3x3_pixels before = {.sums = s->sums[0]};
+    conv3x3_pixels before = {.count = 0};
     conv3x3_read(call, first, lines, s->patch);
     tiles_open();
     for (int64_t out = begin; out < end; out += TILE_ROWS)
