@@ -139,8 +139,17 @@ df_step_profile df_engine_step_profile(const df_engine *engine, int32_t index) {
         flop = 2 * in * call->out_channels * pixels * call->size * call->size;
     else if (step->kind == DF_STEP_ATTENTION)
         flop = 4 * in * pixels * pixels;
-    return (df_step_profile){kinds[step->kind], call->channels,  call->height, call->width, call->out_channels,
-                             call->out_height,  call->out_width, call->size,   flop,        engine->seconds[index]};
+    const bool direct = step->kind == DF_STEP_WINOGRAD && engine->model->kernels->direct3x3;
+    return (df_step_profile){kinds[direct ? DF_STEP_CONV : step->kind],
+                             call->channels,
+                             call->height,
+                             call->width,
+                             call->out_channels,
+                             call->out_height,
+                             call->out_width,
+                             call->size,
+                             flop,
+                             engine->seconds[index]};
 }
 
 typedef struct region {

@@ -10,14 +10,13 @@
 
 void *df_allocate(size_t bytes) {
     enum { LINE = 64, HUGE_PAGE = 2 << 20 };
-    const bool large = bytes >= HUGE_PAGE / 4;
-    const size_t pages = (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+    const bool large = bytes >= 2 * HUGE_PAGE;
     void *memory = NULL;
-    if (posix_memalign(&memory, large ? HUGE_PAGE : LINE, large ? pages : bytes ? bytes : LINE))
+    if (posix_memalign(&memory, large ? HUGE_PAGE : LINE, bytes ? bytes : LINE))
         return NULL;
 #ifdef MADV_HUGEPAGE
     if (large)
-        madvise(memory, pages, MADV_HUGEPAGE); /* a hint: failure is no harm */
+        madvise(memory, bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE); /* a hint: failure is no harm */
 #endif
     return memory;
 }

@@ -222,6 +222,7 @@ V_INLINE void conv3x3_sums(const df_call *call, const int tiles, const int64_t t
         conv3x3_finish(call, before, share);
         conv3x3_fetch(call, &soon, share);
     }
+    TILES_BARRIER(); /* the sums before are read */
     EACH_TILE(STORE)
 #undef EACH_TILE
 #undef ZERO

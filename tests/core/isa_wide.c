@@ -1,4 +1,5 @@
-/* The text of the AVX-512 kernels, compiled for AVX2 in halves: what a processor without AVX-512 can test of them. */
+/* The text of the AVX-512 kernels, compiled for AVX2 in halves: what a processor without AVX-512 can test of them. Compiled
+ * three times (Makefile): as it stands, with -DV_BF16=1, and with -DV_BF16=1 -DV_AMX=1, whose tiles are then plain C. */
 #include "kernels/kernels.h"
 
 #if DF_X86
@@ -25,6 +26,13 @@
 #pragma GCC pop_options
 #endif
 
-extern const df_kernels kernels_wide;
-const df_kernels kernels_wide = DF_TABLE("wide");
+#if V_AMX
+#define WIDE kernels_wide_amx
+#elif V_BF16
+#define WIDE kernels_wide_bf16
+#else
+#define WIDE kernels_wide
+#endif
+extern const df_kernels WIDE;
+const df_kernels WIDE = DF_TABLE(V_AMX ? "wide amx" : "wide");
 #endif
