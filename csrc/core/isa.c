@@ -29,7 +29,7 @@ static const struct set {
     {"avx512", {NULL, NULL}},
 #endif
 #if DF_AMX
-    {"amx", {NULL, &df_kernels_amx_bf16}},
+    {"amx", {&df_kernels_amx, &df_kernels_amx_bf16}},
 #else
     {"amx", {NULL, NULL}},
 #endif

@@ -4,7 +4,7 @@
  * of DEPTH columns into a panel that stays in the cache. */
 
 /* Output channels of a task, at most: a gathered value is used in 4 to 16 passes of COLUMNS. */
-enum { OUTS = V_AMX ? 512 : 128 };
+enum { OUTS = V_TILED ? 512 : 128 };
 
 typedef struct conv_pixel {
     int64_t image;

@@ -56,7 +56,7 @@ V_INLINE vf silu_in_sum(vf x) {
 
 /* The same to 12 bits and more, for what becomes a bfloat16 term right away, of 8: a third of the time. */
 V_INLINE vf silu_to_term(vf x) {
-#if V_SET == V_AVX512 && V_AMX
+#if V_SET == V_AVX512 && V_TILED
     /* exp(-x) = 2^n 2^f with |f| <= 1/2, where the polynomial is off by 1e-4; the estimate of a reciprocal by 2^-14. Only
      * one maker's processors have tiles, so its bits are the same on all of them. */
     const vf y = _mm512_mul_ps(_mm512_max_ps(v_set(-126.0F), x), v_set(-1.44269504F));

@@ -9,7 +9,7 @@ enum {
         256 * PAIR, /* terms of a piece: with COLUMNS of AVX2 one of packed columns fills half of a 32 KiB L1 cache */
     COLUMNS = 2 * LANES,
     BLOCK = ROWS * (96 / ROWS), /* rows that share a pass over the columns */
-    STEP = V_AMX ? 16 : 1       /* words of a sum that are multiplied at once */
+    STEP = V_TILED ? 16 : 1     /* words of a sum that are multiplied at once */
 };
 
 /* Words of packed columns, and of rows, for sums of this many terms: whole steps, filled up with zeros. */
@@ -25,6 +25,51 @@ V_INLINE int64_t packed_at(int64_t depth, int64_t l, int64_t k) {
 
 #if V_AMX
 #include "kernels/tiles.h"
+#else
+V_INLINE void tiles_open(void) {}
+V_INLINE void tiles_close(void) {}
+#endif
+
+#if V_TILED
+/* c[16 or 32][COLUMNS] (+)= a[16 or 32][depth] times packed columns. Depth: whole steps. */
+V_INLINE void tile_gemm(const bool two, int64_t depth, const term *a, int64_t lda, const term *b, float *c, int64_t ldc,
+                        bool first) {
+    const int64_t apart = lda * (int64_t)sizeof *a, wide = COLUMNS * PAIR * (int64_t)sizeof *b;
+    const int64_t line = ldc * (int64_t)sizeof *c;
+    TILES_BARRIER();
+    if (first) {
+        tile_zero(0);
+        tile_zero(1);
+        tile_zero(2);
+        tile_zero(3);
+    } else {
+        tile_load(0, c, line);
+        tile_load(1, c + TILE_ROWS, line);
+        if (two) {
+            tile_load(2, c + TILE_ROWS * ldc, line);
+            tile_load(3, c + TILE_ROWS * ldc + TILE_ROWS, line);
+        }
+    }
+    for (int64_t l = 0; l < depth; l += TILE_DEPTH, b += TILE_DEPTH * COLUMNS) {
+        tile_load(4, a + l, apart);
+        tile_load(6, b, wide);
+        tile_dot(0, 4, 6);
+        tile_load(7, b + TILE_DEPTH, wide);
+        tile_dot(1, 4, 7);
+        if (two) {
+            tile_load(5, a + l + TILE_ROWS * lda, apart);
+            tile_dot(2, 5, 6);
+            tile_dot(3, 5, 7);
+        }
+    }
+    tile_store(0, c, line);
+    tile_store(1, c + TILE_ROWS, line);
+    if (two) {
+        tile_store(2, c + TILE_ROWS * ldc, line);
+        tile_store(3, c + TILE_ROWS * ldc + TILE_ROWS, line);
+    }
+    TILES_BARRIER();
+}
 
 /* c[rows][COLUMNS] (+)= a[rows][depth] b[depth][COLUMNS]. There must be room for rows and c up to a multiple of ROWS, and
  * zeros in rows up to whole steps. */
@@ -39,9 +84,6 @@ static void gemm(int64_t rows, int64_t depth, const term *a, int64_t lda, const 
             tile_gemm(false, filled, a, lda, b, c, ldc, first);
 }
 #else
-V_INLINE void tiles_open(void) {}
-V_INLINE void tiles_close(void) {}
-
 /* Hides how a pointer came about. Left alone, gcc 12 keeps one pointer for each row of the tile, more than there are
  * registers; like this there is one for three rows, which differ by 0, 1 and 2 times the stride. */
 #define V_KEEP(pointer) __asm__("" : "+r"(pointer))

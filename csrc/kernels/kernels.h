@@ -86,6 +86,7 @@ typedef struct df_kernels {
     const df_kernel *step[DF_STEP_KIND_COUNT];
     int32_t lanes;  /* biases are filled up to a multiple of this */
     bool direct3x3; /* Winograd's algorithm is not worth it here: a WINOGRAD step is computed directly */
+    bool any3x3;    /* it is worth to be a WINOGRAD step for images and channels of any size */
 } df_kernels;
 
 extern const df_kernels df_kernels_reference, df_kernels_portable, df_kernels_portable_bf16;
@@ -93,7 +94,7 @@ extern const df_kernels df_kernels_reference, df_kernels_portable, df_kernels_po
 extern const df_kernels df_kernels_avx2, df_kernels_avx512, df_kernels_avx512_bf16;
 #endif
 #if DF_AMX
-extern const df_kernels df_kernels_amx_bf16;
+extern const df_kernels df_kernels_amx, df_kernels_amx_bf16;
 #endif
 #if DF_ARM
 extern const df_kernels df_kernels_neon, df_kernels_neon_bf16;

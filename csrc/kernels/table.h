@@ -8,20 +8,50 @@
 #include "kernels/conv.h"
 #include "kernels/elementwise.h"
 #include "kernels/norm.h"
-#if V_AMX
+#if V_TILED
 #include "kernels/conv3x3.h"
 #else
+#include "kernels/winograd_line.h"
+
 #include "kernels/winograd.h"
+#if V_AMX
+#include "kernels/split.h"
+
+#include "kernels/conv1x1_split.h"
+#include "kernels/conv3x3_split.h"
+#endif
 #endif
 
-static const df_kernel conv_step = {conv_tasks, conv_scratch_bytes, conv_run, conv_packed, conv_pack};
-#if V_AMX
-static const df_kernel winograd_step = {conv3x3_tasks, conv3x3_scratch_bytes, conv3x3_run, conv3x3_packed,
-                                        conv3x3_pack};
+/* A step's kernel, or one of two, by its shape alone. */
+#define ONE(of)                                                                                                        \
+    { of##_tasks, of##_scratch_bytes, of##_run, of##_packed, of##_pack }
+#define EITHER(name, first, second)                                                                                    \
+    static int64_t name##_tasks(df_call *call) {                                                                       \
+        return first##_fits(call) ? first##_tasks(call) : second##_tasks(call);                                        \
+    }                                                                                                                  \
+    static size_t name##_scratch_bytes(const df_call *call) {                                                          \
+        return first##_fits(call) ? first##_scratch_bytes(call) : second##_scratch_bytes(call);                        \
+    }                                                                                                                  \
+    static void name##_run(const df_call *call, int64_t task, void *scratch) {                                         \
+        (first##_fits(call) ? first##_run : second##_run)(call, task, scratch);                                        \
+    }                                                                                                                  \
+    static int64_t name##_packed(const df_call *call) {                                                                \
+        return first##_fits(call) ? first##_packed(call) : second##_packed(call);                                      \
+    }                                                                                                                  \
+    static void name##_pack(const df_call *call, const float *weight, float *packed) {                                 \
+        (first##_fits(call) ? first##_pack : second##_pack)(call, weight, packed);                                     \
+    }
+#if V_TILED
+static const df_kernel conv_step = ONE(conv), winograd_step = ONE(conv3x3);
+#elif V_AMX
+EITHER(any_conv, split1x1, conv)
+EITHER(any_winograd, split3x3, winograd)
+static const df_kernel conv_step = ONE(any_conv), winograd_step = ONE(any_winograd);
 #else
-static const df_kernel winograd_step = {winograd_tasks, winograd_scratch_bytes, winograd_run, winograd_packed,
-                                        winograd_pack};
+static const df_kernel conv_step = ONE(conv), winograd_step = ONE(winograd);
 #endif
+#undef ONE
+#undef EITHER
 static const df_kernel norm_step = {norm_tasks, norm_scratch, norm_run, NULL, NULL};
 static const df_kernel statistics_step = {norm_tasks, norm_scratch, statistics_run, NULL, NULL};
 static const df_kernel silu_step = {value_tasks, NULL, silu_run, NULL, NULL};
@@ -39,5 +69,5 @@ static const df_kernel add_step = {add_tasks, NULL, add_run, NULL, NULL};
                  [DF_STEP_SILU] = &silu_step,                                                                          \
                  [DF_STEP_ATTENTION] = &attention_step,                                                                \
                  [DF_STEP_ADD] = &add_step},                                                                           \
-        .lanes = COLUMNS, .direct3x3 = V_AMX,                                                                          \
+        .lanes = COLUMNS, .direct3x3 = V_TILED, .any3x3 = V_AMX,                                                       \
     }

@@ -2,7 +2,8 @@
  *
  * tile_load, tile_store: 16 rows, `stride` bytes from each to the next.   tile_zero.   tile_dot: sum += rows * columns, each
  * word's first terms and second terms summed from zero on their own, then added. Subnormal numbers count as zeros. */
-enum { TILE_ROWS = 16, TILE_DEPTH = TILE_ROWS * PAIR, TILE_TERMS = TILE_ROWS * TILE_DEPTH };
+enum { TILE_ROWS = 16, TILE_PAIR = 2, TILE_DEPTH = TILE_ROWS * TILE_PAIR, TILE_TERMS = TILE_ROWS * TILE_DEPTH };
+typedef uint16_t tile_term; /* bfloat16 */
 
 #if V_SET == V_AVX512
 #define tile_load(tile, from, stride) _tile_loadd(tile, from, stride)
@@ -26,7 +27,7 @@ V_INLINE void tiles_close(void) {
 #define TILES_BARRIER() __asm__ volatile("" ::: "memory")
 #else /* the same in plain C, for tests on processors without them */
 static _Thread_local union tile {
-    term terms[TILE_ROWS][TILE_DEPTH];
+    tile_term terms[TILE_ROWS][TILE_DEPTH];
     float sums[TILE_ROWS][TILE_ROWS];
 } tile_registers[8];
 
@@ -45,7 +46,7 @@ V_INLINE void tile_store(int tile, void *to, int64_t stride) {
     for (int r = 0; r < TILE_ROWS; r++)
         memcpy((char *)to + r * stride, tile_registers[tile].terms[r], sizeof tile_registers[tile].terms[r]);
 }
-V_INLINE float tile_value(term x) {
+V_INLINE float tile_value(tile_term x) {
     const uint32_t bits = (uint32_t)x << 16;
     float value;
     memcpy(&value, &bits, sizeof value);
@@ -54,52 +55,13 @@ V_INLINE float tile_value(term x) {
 static void tile_dot(int sum, int rows, int columns) {
     for (int r = 0; r < TILE_ROWS; r++)
         for (int k = 0; k < TILE_ROWS; k++) {
-            float of[PAIR] = {0};
+            float of[TILE_PAIR] = {0};
             for (int l = 0; l < TILE_DEPTH; l++)
-                of[l % PAIR] =
+                of[l % TILE_PAIR] =
                     fmaf(tile_value(tile_registers[rows].terms[r][l]),
-                         tile_value(tile_registers[columns].terms[l / PAIR][k * PAIR + l % PAIR]), of[l % PAIR]);
+                         tile_value(tile_registers[columns].terms[l / TILE_PAIR][k * TILE_PAIR + l % TILE_PAIR]),
+                         of[l % TILE_PAIR]);
             tile_registers[sum].sums[r][k] += of[0] + of[1];
         }
 }
 #endif
-
-/* c[16 or 32][COLUMNS] (+)= a[16 or 32][depth] times packed columns. Depth: whole steps. */
-V_INLINE void tile_gemm(const bool two, int64_t depth, const term *a, int64_t lda, const term *b, float *c, int64_t ldc,
-                        bool first) {
-    const int64_t apart = lda * (int64_t)sizeof *a, wide = COLUMNS * PAIR * (int64_t)sizeof *b;
-    const int64_t line = ldc * (int64_t)sizeof *c;
-    TILES_BARRIER();
-    if (first) {
-        tile_zero(0);
-        tile_zero(1);
-        tile_zero(2);
-        tile_zero(3);
-    } else {
-        tile_load(0, c, line);
-        tile_load(1, c + TILE_ROWS, line);
-        if (two) {
-            tile_load(2, c + TILE_ROWS * ldc, line);
-            tile_load(3, c + TILE_ROWS * ldc + TILE_ROWS, line);
-        }
-    }
-    for (int64_t l = 0; l < depth; l += TILE_DEPTH, b += TILE_DEPTH * COLUMNS) {
-        tile_load(4, a + l, apart);
-        tile_load(6, b, wide);
-        tile_dot(0, 4, 6);
-        tile_load(7, b + TILE_DEPTH, wide);
-        tile_dot(1, 4, 7);
-        if (two) {
-            tile_load(5, a + l + TILE_ROWS * lda, apart);
-            tile_dot(2, 5, 6);
-            tile_dot(3, 5, 7);
-        }
-    }
-    tile_store(0, c, line);
-    tile_store(1, c + TILE_ROWS, line);
-    if (two) {
-        tile_store(2, c + TILE_ROWS * ldc, line);
-        tile_store(3, c + TILE_ROWS * ldc + TILE_ROWS, line);
-    }
-    TILES_BARRIER();
-}

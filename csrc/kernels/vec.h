@@ -15,10 +15,11 @@
 #define V_BF16 0
 #endif
 
-/* Whether matrix products run in AMX's tiles (tiles.h), which hold bf16 terms. */
+/* Whether there are AMX's tiles (tiles.h), which hold bf16: terms, or the parts of floats (split.h). */
 #ifndef V_AMX
 #define V_AMX 0
 #endif
+#define V_TILED  (V_AMX && V_BF16) /* all matrix products run in tiles */
 
 #define V_INLINE static inline __attribute__((always_inline, unused))
 
@@ -38,7 +39,7 @@
 #else
 #define V_LANES 16
 #endif
-#if V_AMX
+#if V_TILED
 #define V_ROWS 32
 #elif V_SET == V_PORTABLE || V_SET == V_AVX2 /* 16 registers, else 32 */
 #define V_ROWS 6

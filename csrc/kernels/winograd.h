@@ -1,31 +1,21 @@
-/* Convolution 3x3 at stride 1 by Winograd's F(4x4, 3x3): 36 multiplications for 16 outputs instead of 144.
+/* Convolution 3x3 at stride 1 by Winograd's F(4x4, 3x3), which is F(4, 3) in both directions: 36 multiplications for 16
+ * outputs instead of 144. A tile of 4 x 4 outputs reads 6 x 6 inputs d:
  *
- * A tile of 4 x 4 outputs reads 6 x 6 inputs d. With the points 0, +-a, +-b and infinity, a = sqrt(1/2), b = sqrt(2),
- * whose rounding errors are about half of those of the customary 0, +-1, +-2,
- *
- *     output = A' [(G g G') * (B' d B)] A        (Lavin and Gray, CVPR 2016; * is elementwise)
+ *     output = A' [(G g G') * (B' d B)] A
  *
  * and the elementwise products, summed over the channels, are 36 matrix products [tiles][channels] x [channels][outputs],
  * one for each pair of points. A task takes a block of tiles through all three stages, so that what lies between them
  * stays in its caches; the transformed weights are read as one stream. */
 
 enum {
-    TILE = 4,
-    EDGE = 6,
     POINTS = EDGE * EDGE,
     CHUNK = 32,                  /* output channels that go through the last two stages at a time */
-    STRIP = 32,                  /* input channels that go through the first stage at a time */
     TILES = ROWS * (132 / ROWS), /* of a task, at most: the weights are read once for each block */
     TRANSFORMED = 1250000,       /* words of a task's transformed inputs, at most (but for the first ROWS tiles) */
     READING = 4,                 /* tiles that one could multiply while their weights are read */
     PATCH = 40960,               /* floats of the input that is being transformed, at most (but for one row of tiles) */
-    PAD = 16 * PAIR,             /* terms between the 36 planes, which would else share their cache sets */
-    AHEAD = V_SET == V_AVX512 ? 8 : 0 /* pixels of the input that are fetched in advance, and a tile of the output: 6 %
-                                       * of the network on an Intel Xeon with AVX-512, a loss on Zen 3 with AVX2 */
+    PAD = 16 * PAIR              /* terms between the 36 planes, which would else share their cache sets */
 };
-
-#define WINOGRAD_A 0.70710678118654752440F
-#define WINOGRAD_B 1.41421356237309504880F
 
 typedef struct winograd_scratch {
     term *inputs;   /* [POINTS][tiles][channels] */
@@ -33,10 +23,6 @@ typedef struct winograd_scratch {
     float *patch;   /* [rows][columns][STRIP] */
     int64_t input_plane, output_plane;
 } winograd_scratch;
-
-static int64_t winograd_across(const df_call *call) {
-    return df_blocks(call->out_width, TILE);
-}
 
 static int64_t winograd_tiles(const df_call *call) {
     return df_blocks(call->out_height, TILE) * winograd_across(call);
@@ -116,21 +102,16 @@ static int64_t winograd_packed(const df_call *call) {
 
 /* G g G', in double. */
 static void winograd_weight(const float *g, double u[POINTS]) {
-    const double a = sqrt(0.5), b = sqrt(2.0);
-    const double points[4] = {a, -a, b, -b}, scale[4] = {-1.5, -1.5, 6, 6};
-    double row[EDGE][3];
-    for (int x = 0; x < 3; x++) {
-        row[0][x] = (double)g[x];
-        for (int i = 0; i < 4; i++)
-            row[i + 1][x] =
-                ((double)g[x] + points[i] * (double)g[3 + x] + points[i] * points[i] * (double)g[6 + x]) / scale[i];
-        row[5][x] = (double)g[6 + x];
+    double row[3][EDGE], column[EDGE];
+    for (int y = 0; y < 3; y++) {
+        const double line[3] = {(double)g[3 * y], (double)g[3 * y + 1], (double)g[3 * y + 2]};
+        winograd_line_weight(line, row[y]);
     }
-    for (int y = 0; y < EDGE; y++) {
-        u[y * EDGE] = row[y][0];
-        for (int i = 0; i < 4; i++)
-            u[y * EDGE + i + 1] = (row[y][0] + points[i] * row[y][1] + points[i] * points[i] * row[y][2]) / scale[i];
-        u[y * EDGE + 5] = row[y][2];
+    for (int x = 0; x < EDGE; x++) {
+        const double line[3] = {row[0][x], row[1][x], row[2][x]};
+        winograd_line_weight(line, column);
+        for (int y = 0; y < EDGE; y++)
+            u[y * EDGE + x] = column[y];
     }
 }
 
@@ -151,61 +132,6 @@ static void winograd_pack(const df_call *call, const float *weight, float *packe
 }
 
 /* ---------------------------------------------------------------- inputs */
-
-/* Channels first..first+count-1 of the pixels around some rows of tiles of an image, as the convolution reads them:
- * upsampled, normalised, with zeros outside the image. */
-V_INLINE void winograd_read(const df_call *call, int64_t image, int64_t row, int64_t rows, int64_t first, int64_t count,
-                            float *patch, const bool with_norm, const bool with_silu) {
-    const int64_t h = call->height, w = call->width, up = call->upsample;
-    const int64_t across = TILE * winograd_across(call) + 2;
-    const bool second = first >= call->split;
-    const int64_t pitch = second ? call->channels - call->split : call->split;
-    const float *in = call->input[second] + image * h * w * pitch + first - (second ? call->split : 0);
-    const float *norm = with_norm ? call->norm + image * 3 * call->channels + first : NULL;
-    for (int64_t y = TILE * row - 1; y < TILE * (row + rows) + 1; y++, patch += across * STRIP) {
-        const int64_t outside = y < 0 || y >> up >= h;
-        for (int64_t i = 0; i < count; i += LANES) {
-            float *to = patch + i;
-            if (outside) {
-                for (int64_t x = 0; x < across; x++)
-                    v_store(to + x * STRIP, v_set(0));
-                continue;
-            }
-            const int64_t n = df_min(LANES, count - i);
-            vf mean = v_set(0), factor = v_set(0), shift = v_set(0);
-            if (with_norm) {
-                mean = v_load_n(norm + i, n);
-                factor = v_load_n(norm + call->channels + i, n);
-                shift = v_load_n(norm + 2 * call->channels + i, n);
-            }
-            const float *from = in + (y >> up) * w * pitch + i;
-            v_store(to, v_set(0));
-            for (int64_t x = 0; x < w << up; x++) {
-                vf v = v_load_n(from + (x >> up) * pitch, n);
-                if (AHEAD)
-                    __builtin_prefetch(from + ((x >> up) + AHEAD) * pitch);
-                if (with_norm)
-                    v = v_fma(v - mean, factor, shift);
-                v_store(to + (x + 1) * STRIP, with_silu ? silu_in_sum(v) : v);
-            }
-            for (int64_t x = (w << up) + 1; x < across; x++)
-                v_store(to + x * STRIP, v_set(0));
-        }
-    }
-}
-
-/* B' d for a line of six. */
-V_INLINE void winograd_in(const vf d[EDGE], vf t[EDGE]) {
-    const vf a = v_set(WINOGRAD_A), b = v_set(WINOGRAD_B), two = v_set(-2.0F), half = v_set(-0.5F), sum = v_set(-2.5F);
-    const vf even_a = v_fma(d[2], two, d[4]), odd_a = v_fma(d[1], two, d[3]);
-    const vf even_b = v_fma(d[2], half, d[4]), odd_b = v_fma(d[1], half, d[3]);
-    t[0] = v_fma(d[2], sum, d[0] + d[4]);
-    t[1] = v_fma(a, odd_a, even_a);
-    t[2] = v_fma(-a, odd_a, even_a);
-    t[3] = v_fma(b, odd_b, even_b);
-    t[4] = v_fma(-b, odd_b, even_b);
-    t[5] = v_fma(d[3], sum, d[1] + d[5]);
-}
 
 /* B' d B of one tile, for one vector of channels: `line` floats from a row of the patch to the next. */
 V_INLINE void winograd_in_tile(const float *patch, int64_t line, term *out, int64_t plane) {
@@ -234,12 +160,8 @@ static void winograd_inputs(const df_call *call, int64_t tile, int64_t tiles, co
         for (int64_t first = 0, count; first < call->channels; first += count) {
             /* A strip begins at a multiple of its width, or where the second input does. */
             count = df_min(STRIP - first % STRIP, (first < call->split ? call->split : call->channels) - first);
-            if (!call->norm)
-                winograd_read(call, image, row, rows, first, count, s->patch, false, false);
-            else if (call->silu)
-                winograd_read(call, image, row, rows, first, count, s->patch, true, true);
-            else
-                winograd_read(call, image, row, rows, first, count, s->patch, true, false);
+            for (int64_t y = 0; y < TILE * rows + 2; y++)
+                winograd_read(call, image, TILE * row + y - 1, first, count, s->patch + y * line);
             for (int64_t t = at; t < end; t++) {
                 const int64_t y = t % of_image / across - row, x = t % across;
                 term *out = s->inputs + (t - tile) * pitch + first;
@@ -252,17 +174,6 @@ static void winograd_inputs(const df_call *call, int64_t tile, int64_t tiles, co
 }
 
 /* ---------------------------------------------------------------- outputs */
-
-/* A' m for a line of six. */
-V_INLINE void winograd_out(const vf m[EDGE], vf y[TILE]) {
-    const vf a = v_set(WINOGRAD_A), b = v_set(WINOGRAD_B), half = v_set(0.5F), two = v_set(2.0F);
-    const vf sum_a = m[1] + m[2], difference_a = a * (m[1] - m[2]);
-    const vf sum_b = m[3] + m[4], difference_b = b * (m[3] - m[4]);
-    y[0] = m[0] + sum_a + sum_b;
-    y[1] = difference_a + difference_b;
-    y[2] = v_fma(half, sum_a, two * sum_b);
-    y[3] = v_fma(half, difference_a, v_fma(two, difference_b, m[5]));
-}
 
 V_INLINE void winograd_out_tile(const float *in, int64_t plane, vf y[TILE][TILE]) {
     vf t[TILE][EDGE];

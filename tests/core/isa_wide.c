@@ -1,5 +1,5 @@
 /* The text of the AVX-512 kernels, compiled for AVX2 in halves: what a processor without AVX-512 can test of them. Compiled
- * three times (Makefile): as it stands, with -DV_BF16=1, and with -DV_BF16=1 -DV_AMX=1, whose tiles are then plain C. */
+ * four times (Makefile): as it stands, with -DV_BF16=1, and both with -DV_AMX=1, whose tiles are then plain C. */
 #include "kernels/kernels.h"
 
 #if DF_X86
@@ -26,7 +26,9 @@
 #pragma GCC pop_options
 #endif
 
-#if V_AMX
+#if V_TILED
+#define WIDE kernels_wide_amx_bf16
+#elif V_AMX
 #define WIDE kernels_wide_amx
 #elif V_BF16
 #define WIDE kernels_wide_bf16

@@ -40,10 +40,10 @@ static float *guarded_random(int64_t count, float scale) {
 }
 
 #if DF_X86
-extern const df_kernels kernels_wide, kernels_wide_bf16, kernels_wide_amx; /* isa_wide.c */
+extern const df_kernels kernels_wide, kernels_wide_bf16, kernels_wide_amx, kernels_wide_amx_bf16; /* isa_wide.c */
 enum { WIDE = 2 };
 static const df_kernels *const wide[WIDE][DF_PRECISION_COUNT] = {{&kernels_wide, &kernels_wide_bf16},
-                                                                 {NULL, &kernels_wide_amx}};
+                                                                 {&kernels_wide_amx, &kernels_wide_amx_bf16}};
 #else
 enum { WIDE = 0 };
 static const df_kernels *const wide[1][DF_PRECISION_COUNT];

@@ -1,0 +1,174 @@
+/* Convolution 1x1 at stride 1, of one input or two, in tiles (split.h): the pixels of all images are one list of rows. */
+
+enum {
+    SPLIT1X1_ROOM = 2048, /* rows of a task times steps of 32 channels, at most: 400 KB (but for 16 rows) */
+    SPLIT1X1_STEP = 32
+};
+
+typedef struct split1x1_scratch {
+    tile_term *rows; /* [steps][PARTS][rows][32] */
+    float *sums[2];  /* [tiles][16][16], in turn */
+    float *spare;
+    int64_t *starts;
+} split1x1_scratch;
+
+/* Whether a convolution is one of these: an image of one pixel is bound by its weights, which are floats elsewhere. */
+static bool split1x1_fits(const df_call *call) {
+    return call->size == 1 && call->stride == 1 && (int64_t)call->height * call->width >= TILE_ROWS;
+}
+
+static int64_t split1x1_rows(const df_call *call) {
+    return call->images * call->height * call->width;
+}
+
+static int64_t split1x1_steps(const df_call *call) { /* each input is filled up to whole ones */
+    return df_blocks(call->split, SPLIT1X1_STEP) + df_blocks(call->channels - call->split, SPLIT1X1_STEP);
+}
+
+static int64_t split1x1_most(const df_call *call) {
+    const int64_t fit = SPLIT1X1_ROOM / split1x1_steps(call) / TILE_ROWS * TILE_ROWS;
+    return fit < TILE_ROWS ? TILE_ROWS : fit;
+}
+
+static size_t split1x1_layout(const df_call *call, int64_t rows, float *memory, split1x1_scratch *s) {
+    const int64_t tiles = df_blocks(rows, TILE_ROWS);
+    s->rows = (tile_term *)memory;
+    s->sums[0] = memory + split1x1_steps(call) * PARTS * tiles * TILE_TERMS / TILE_PAIR;
+    s->sums[1] = s->sums[0] + tiles * SPLIT_SUMS;
+    s->spare = s->sums[1] + tiles * SPLIT_SUMS;
+    s->starts = (int64_t *)(s->spare + SPLIT_SUMS);
+    return (size_t)((float *)(s->starts + tiles) - memory) * sizeof(float);
+}
+
+static size_t split1x1_scratch_bytes(const df_call *call) {
+    split1x1_scratch s;
+    static float origin[1]; /* only differences are used */
+    return split1x1_layout(call, split1x1_most(call), origin, &s);
+}
+
+static int64_t split1x1_tasks(df_call *call) {
+    const int64_t rows = split1x1_rows(call), threads = call->threads > 0 ? call->threads : 1;
+    const int64_t fewest = df_blocks(rows, split1x1_most(call)), even = df_round_up(fewest, threads);
+    const int64_t blocks = rows >= even * SUMS * TILE_ROWS ? even : fewest;
+    call->block = df_blocks(rows, blocks);
+    call->columns = df_round_up(call->out_channels, TILE_ROWS);
+    while (call->columns > TILE_ROWS && blocks * df_blocks(call->out_channels, call->columns) < threads)
+        call->columns = df_round_up(call->columns / 2, TILE_ROWS);
+    return df_blocks(rows, call->block) * df_blocks(call->out_channels, call->columns);
+}
+
+static int64_t split1x1_packed(const df_call *call) {
+    return df_blocks(call->out_channels, TILE_ROWS) * split1x1_steps(call) * SPLIT_COLUMNS / TILE_PAIR;
+}
+
+/* (out, c) -> [out / 16][step][part] of tiles. */
+static void split1x1_pack(const df_call *call, const float *weight, float *packed) {
+    const int64_t steps = split1x1_steps(call), first_steps = df_blocks(call->split, SPLIT1X1_STEP);
+    memset(packed, 0, (size_t)split1x1_packed(call) * sizeof *packed);
+    for (int64_t k = 0; k < call->out_channels; k++)
+        for (int64_t i = 0; i < call->channels; i++) {
+            const bool second = i >= call->split;
+            const int64_t channel = second ? i - call->split : i;
+            const int64_t step = (second ? first_steps : 0) + channel / SPLIT1X1_STEP;
+            split_weight((tile_term *)packed + (k / TILE_ROWS * steps + step) * SPLIT_COLUMNS +
+                             split_at(channel % SPLIT1X1_STEP, k % TILE_ROWS),
+                         (double)weight[k * call->channels + i]);
+        }
+}
+
+/* Rows of both inputs, split. */
+static void split1x1_read(const df_call *call, int64_t first, int64_t rows, const split1x1_scratch *s) {
+    const int64_t apart = df_round_up(rows, TILE_ROWS) * SPLIT1X1_STEP;
+    tile_term *to = s->rows;
+    for (int second = 0; second < (call->split < call->channels ? 2 : 1); second++) {
+        const int64_t c = second ? call->channels - call->split : call->split;
+        for (int64_t i = 0; i < c; i += SPLIT1X1_STEP, to += PARTS * apart) {
+            const float *from = call->input[second] + first * c + i;
+            const int64_t low = df_min(LANES, c - i), high = df_min(LANES, c - i - LANES);
+            for (int64_t row = 0; row < rows; row++, from += c)
+                split_store(to + row * SPLIT1X1_STEP, apart, v_load_n(from, low),
+                            high > 0 ? v_load_n(from + LANES, high) : v_set(0));
+        }
+    }
+}
+
+/* Rows that are left to do, for 16 outputs. */
+typedef struct split1x1_rest {
+    const df_call *call;
+    int64_t row, end;
+    const float *sums; /* of the first of them */
+    int64_t out;
+} split1x1_rest;
+
+/* The next `count` of them: from sums to outputs. */
+static void split1x1_finish(split1x1_rest *rest, int64_t count) {
+    if (rest->row == rest->end)
+        return;
+    const df_call *call = rest->call;
+    const int64_t k = call->out_channels, out = rest->out, n = df_min(LANES, k - out);
+    const int64_t pixels = (int64_t)call->height * call->width;
+    for (; count > 0 && rest->row < rest->end; count--, rest->row++, rest->sums += TILE_ROWS) {
+        const int64_t at = rest->row * k + out;
+        vf v = v_load(rest->sums) + v_load(call->bias + out);
+        if (call->shift)
+            v += v_load_n(call->shift + rest->row / pixels * k + out, n);
+        if (call->residual)
+            v += v_load_n(call->residual + at, n);
+        v_store_n(call->output + at, v, n);
+    }
+}
+
+/* Where that will read and write. */
+static void split1x1_fetch(split1x1_rest *rest, int64_t count) {
+    const df_call *call = rest->call;
+    for (; count > 0 && rest->row < rest->end; count--, rest->row++) {
+        const int64_t at = rest->row * call->out_channels + rest->out;
+        __builtin_prefetch(call->output + at, 1, 2);
+        if (call->residual)
+            __builtin_prefetch(call->residual + at, 0, 2);
+    }
+}
+
+/* While the tiles take the sums for 16 outputs, those before are finished, and where these will go is fetched. */
+typedef struct split1x1_beside {
+    split1x1_rest before, soon;
+    int64_t share; /* rows at a time */
+} split1x1_beside;
+
+static void split1x1_do_beside(void *context) {
+    split1x1_beside *beside = context;
+    split1x1_finish(&beside->before, beside->share);
+    split1x1_fetch(&beside->soon, beside->share);
+}
+
+static void split1x1_run(const df_call *call, int64_t task, void *scratch) {
+    const int64_t parts = df_blocks(call->out_channels, call->columns), first = task / parts * call->block;
+    const int64_t rows = df_min(call->block, split1x1_rows(call) - first), tiles = df_blocks(rows, TILE_ROWS);
+    const int64_t begin = task % parts * call->columns, end = df_min(begin + call->columns, call->out_channels);
+    const int64_t steps = split1x1_steps(call), none = 0;
+    split1x1_scratch s;
+    split1x1_layout(call, rows, scratch, &s);
+    split1x1_read(call, first, rows, &s);
+    for (int64_t tile = 0; tile < tiles; tile++)
+        s.starts[tile] = tile * TILE_TERMS;
+    split1x1_beside beside = {.share = df_blocks(rows, steps * df_blocks(tiles, SUMS))};
+    tiles_open();
+    for (int64_t out = begin, turn = 0; out < end; out += TILE_ROWS, turn = !turn) {
+        const split1x1_rest now = {.call = call, .row = first, .end = first + rows, .sums = s.sums[turn], .out = out};
+        beside.soon = now;
+        const tile_term *b = (const tile_term *)call->weight + out / TILE_ROWS * steps * SPLIT_COLUMNS;
+        const split_columns of = {.b = b,
+                                  .next = b + steps * SPLIT_COLUMNS,
+                                  .steps = steps,
+                                  .taps = 1,
+                                  .tap = &none,
+                                  .step_apart = PARTS * tiles * TILE_TERMS,
+                                  .part_apart = tiles * TILE_TERMS,
+                                  .beside = split1x1_do_beside,
+                                  .context = &beside};
+        split_gemm(s.rows, s.starts, tiles, of, s.sums[turn], s.spare);
+        beside.before = now;
+    }
+    tiles_close();
+    split1x1_finish(&beside.before, rows);
+}
