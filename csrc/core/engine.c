@@ -5,6 +5,7 @@
 #include "core/pool.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 static const double poll_seconds = 0.05;
@@ -16,8 +17,8 @@ struct df_engine {
     float *arena;
     char *scratch;
     size_t worker_scratch;
-    df_call *calls;  /* the plan's steps with their pointers into the arena */
-    double *seconds; /* each of them took in the last evaluation */
+    double *seconds; /* that each of the plan's steps took in the last evaluation */
+    double *busy;    /* [threads][steps]: how long a thread was busy with its share of the images */
 };
 
 static size_t scratch_of_a_worker(const df_model *model) {
@@ -46,31 +47,6 @@ df_code df_engine_memory(const df_model *model, int32_t batch, int32_t threads, 
     return DF_OK;
 }
 
-static float *value_in_arena(const df_engine *engine, int32_t value) {
-    return value < 0 ? NULL : engine->arena + engine->model->plan.places[value].offset * engine->batch;
-}
-
-static void resolve_calls(df_engine *engine) {
-    const df_model *model = engine->model;
-    for (int32_t i = 0; i < model->plan.step_count; i++) {
-        const df_plan_step *step = &model->plan.steps[i];
-        df_call *call = &engine->calls[i];
-        *call = step->call;
-        for (int j = 0; j < 3; j++)
-            if (step->input[j] >= 0)
-                call->input[j] = value_in_arena(engine, step->input[j]) + step->offset[j];
-        call->norm = value_in_arena(engine, step->norm);
-        call->shift = value_in_arena(engine, step->shift);
-        call->residual = value_in_arena(engine, step->residual);
-        call->output = value_in_arena(engine, step->output);
-        if (step->weight >= 0 || step->merged) {
-            call->weight = model->weights + model->packed[i].weight;
-            call->bias = model->weights + model->packed[i].bias; /* zeros where there is none */
-        }
-        call->threads = engine->threads;
-    }
-}
-
 df_code df_engine_create(df_model *model, int32_t batch, int32_t threads, df_engine **engine, df_error *error) {
     *engine = NULL;
     df_memory memory;
@@ -84,17 +60,16 @@ df_code df_engine_create(df_model *model, int32_t batch, int32_t threads, df_eng
         df_model_retain(model);
         *made = (df_engine){.model = model, .batch = batch, .threads = threads, .memory = memory};
         made->worker_scratch = memory.scratch / (size_t)threads;
-        made->calls = calloc((size_t)model->plan.step_count, sizeof *made->calls);
         made->seconds = calloc((size_t)model->plan.step_count, sizeof *made->seconds);
+        made->busy = calloc((size_t)model->plan.step_count * (size_t)threads, sizeof *made->busy);
         made->arena = df_allocate(memory.arena);
         made->scratch = df_allocate(memory.scratch);
     }
-    if (!made || !made->calls || !made->seconds || !made->arena || !made->scratch) {
+    if (!made || !made->seconds || !made->busy || !made->arena || !made->scratch) {
         df_engine_destroy(made);
         return df_fail(error, DF_OUT_OF_MEMORY, "no memory for batch %d: %zu bytes of activations, %zu of scratch",
                        batch, memory.arena, memory.scratch);
     }
-    resolve_calls(made);
     *engine = made;
     return DF_OK;
 }
@@ -103,8 +78,8 @@ void df_engine_destroy(df_engine *engine) {
     if (!engine)
         return;
     df_model_release(engine->model);
-    free(engine->calls);
     free(engine->seconds);
+    free(engine->busy);
     free(engine->arena);
     free(engine->scratch);
     free(engine);
@@ -124,6 +99,14 @@ int32_t df_engine_step_count(const df_engine *engine) {
     return engine->model->plan.step_count;
 }
 
+static double flop_of(const df_plan_step *step) { /* of one image, computed directly */
+    const df_call *call = &step->call;
+    const double in = call->channels, pixels = (double)call->out_height * call->out_width;
+    if (step->kind == DF_STEP_CONV || step->kind == DF_STEP_WINOGRAD)
+        return 2 * in * call->out_channels * pixels * call->size * call->size;
+    return step->kind == DF_STEP_ATTENTION ? 4 * in * pixels * pixels : 0;
+}
+
 df_step_profile df_engine_step_profile(const df_engine *engine, int32_t index) {
     static const char *const kinds[DF_STEP_KIND_COUNT] = {
         [DF_STEP_IMPORT] = "import",       [DF_STEP_EXPORT] = "export",         [DF_STEP_TIME] = "time",
@@ -133,12 +116,6 @@ df_step_profile df_engine_step_profile(const df_engine *engine, int32_t index) {
     };
     const df_plan_step *step = &engine->model->plan.steps[index];
     const df_call *call = &step->call;
-    const double in = call->channels, pixels = (double)call->out_height * call->out_width;
-    double flop = 0;
-    if (step->kind == DF_STEP_CONV || step->kind == DF_STEP_WINOGRAD)
-        flop = 2 * in * call->out_channels * pixels * call->size * call->size;
-    else if (step->kind == DF_STEP_ATTENTION)
-        flop = 4 * in * pixels * pixels;
     const bool direct = step->kind == DF_STEP_WINOGRAD && engine->model->kernels->direct3x3;
     return (df_step_profile){kinds[direct ? DF_STEP_CONV : step->kind],
                              call->channels,
@@ -148,19 +125,8 @@ df_step_profile df_engine_step_profile(const df_engine *engine, int32_t index) {
                              call->out_height,
                              call->out_width,
                              call->size,
-                             flop,
+                             flop_of(step),
                              engine->seconds[index]};
-}
-
-typedef struct region {
-    const df_engine *engine;
-    const df_kernel *kernel;
-    const df_call *call;
-} region;
-
-static void run_task(void *context, int64_t task, int32_t worker) {
-    const region *r = context;
-    r->kernel->run(r->call, task, r->engine->scratch + r->engine->worker_scratch * (size_t)worker);
 }
 
 static double now(void) { /* seconds */
@@ -175,26 +141,132 @@ static df_code poll_now(const df_interrupt *interrupt, double *polled, df_error 
     return stop ? df_fail(error, DF_INTERRUPTED, "interrupted") : DF_OK;
 }
 
+/* Some images on their way through the network, with a part of the arena for their values. */
+typedef struct group {
+    int64_t images;
+    const float *x;
+    const int32_t *t;
+    float *eps, *arena;
+} group;
+
+static float *value_of(const df_engine *engine, const group *of, int32_t value) {
+    return value < 0 ? NULL : of->arena + engine->model->plan.places[value].offset * of->images;
+}
+
+/* A step for a group. */
+static df_call call_of(const df_engine *engine, const group *of, int32_t index, int32_t threads) {
+    const df_model *model = engine->model;
+    const df_plan_step *step = &model->plan.steps[index];
+    df_call call = step->call;
+    for (int j = 0; j < 3; j++)
+        if (step->input[j] >= 0)
+            call.input[j] = value_of(engine, of, step->input[j]) + step->offset[j];
+    if (step->kind == DF_STEP_IMPORT)
+        call.input[0] = of->x;
+    call.norm = value_of(engine, of, step->norm);
+    call.shift = value_of(engine, of, step->shift);
+    call.residual = value_of(engine, of, step->residual);
+    call.output = step->kind == DF_STEP_EXPORT ? of->eps : value_of(engine, of, step->output);
+    if (step->weight >= 0 || step->merged) {
+        call.weight = model->weights + model->packed[index].weight;
+        call.bias = model->weights + model->packed[index].bias; /* zeros where there is none */
+    }
+    call.time = of->t;
+    call.images = of->images;
+    call.threads = threads;
+    return call;
+}
+
+typedef struct region {
+    const df_engine *engine;
+    const df_kernel *kernel;
+    const df_call *call;
+} region;
+
+static char *scratch_of(const df_engine *engine, int32_t worker) {
+    return engine->scratch + engine->worker_scratch * (size_t)worker;
+}
+
+static void run_task(void *context, int64_t task, int32_t worker) {
+    const region *r = context;
+    r->kernel->run(r->call, task, scratch_of(r->engine, worker));
+}
+
+static void run_together(df_engine *engine, const group *all, int32_t index) {
+    const double start = now();
+    df_call call = call_of(engine, all, index, engine->threads);
+    region r = {engine, engine->model->kernels->step[engine->model->plan.steps[index].kind], &call};
+    df_parallel_for(engine->threads, r.kernel->tasks(&call), run_task, &r);
+    engine->seconds[index] = now() - start;
+}
+
+/* Steps begin..end-1, with a share of the images for each thread: nobody waits for the others after every one of them. */
+typedef struct shares {
+    const df_engine *engine;
+    const group *all;
+    int32_t begin, end;
+} shares;
+
+static void run_share(void *context, int64_t share, int32_t worker) {
+    const shares *of = context;
+    const df_engine *engine = of->engine;
+    const df_model *model = engine->model;
+    const int64_t first = of->all->images * share / engine->threads;
+    const int64_t end = of->all->images * (share + 1) / engine->threads, of_image = df_shape_values(model->shape);
+    const group mine = {.images = end - first,
+                        .x = of->all->x + first * of_image,
+                        .t = of->all->t ? of->all->t + first : NULL,
+                        .eps = of->all->eps + first * of_image,
+                        .arena = of->all->arena + model->plan.arena * first};
+    double *busy = engine->busy + (int64_t)worker * model->plan.step_count;
+    for (int32_t i = of->begin; i < of->end; i++) {
+        const double start = now();
+        const df_kernel *kernel = model->kernels->step[model->plan.steps[i].kind];
+        df_call call = call_of(engine, &mine, i, 1);
+        const int64_t tasks = kernel->tasks(&call);
+        for (int64_t task = 0; task < tasks; task++)
+            kernel->run(&call, task, scratch_of(engine, worker));
+        busy[i] += now() - start;
+    }
+}
+
+static void run_shares(df_engine *engine, const group *all, int32_t begin, int32_t end) {
+    const int32_t steps = engine->model->plan.step_count, threads = engine->threads;
+    memset(engine->busy, 0, (size_t)steps * (size_t)threads * sizeof *engine->busy);
+    df_parallel_for(threads, threads, run_share, &(shares){engine, all, begin, end});
+    for (int32_t i = begin; i < end; i++) {
+        engine->seconds[i] = 0;
+        for (int32_t worker = 0; worker < threads; worker++)
+            engine->seconds[i] += engine->busy[(int64_t)worker * steps + i] / threads;
+    }
+}
+
+/* Whether there are about as many images for each thread. */
+static bool may_share(const df_engine *engine, int64_t images) {
+    const int64_t threads = engine->threads;
+    return threads > 1 && df_round_up(images, threads) * 7 <= images * 8;
+}
+
 /* One evaluation of the network on up to a batch of images. */
 static df_code evaluate(df_engine *engine, int64_t images, const float *x, const int32_t *t, float *eps,
                         const df_interrupt *interrupt, double *polled, df_error *error) {
-    const df_model *model = engine->model;
-    const int32_t steps = model->plan.step_count;
-    engine->calls[0].input[0] = x;
-    engine->calls[steps - 1].output = eps;
-    for (int32_t i = 0; i < steps; i++) {
-        const double start = now();
-        if (interrupt && i > 0 && start - *polled >= poll_seconds) {
+    static const double most_flop = 1e10; /* of a thread between two polls: 10 to 100 ms */
+    const df_plan *plan = &engine->model->plan;
+    const group all = {images, x, t, eps, engine->arena};
+    const bool share = may_share(engine, images);
+    for (int32_t i = 0, end; i < plan->step_count; i = end) {
+        if (interrupt && i > 0 && now() - *polled >= poll_seconds) {
             const df_code code = poll_now(interrupt, polled, error);
             if (code)
                 return code;
         }
-        df_call *call = &engine->calls[i];
-        call->images = images;
-        call->time = t;
-        region r = {engine, model->kernels->step[model->plan.steps[i].kind], call};
-        df_parallel_for(engine->threads, r.kernel->tasks(call), run_task, &r);
-        engine->seconds[i] = now() - start;
+        double flop = 0;
+        for (end = i; end < plan->step_count && (end == i || (share && flop < most_flop)); end++)
+            flop += flop_of(&plan->steps[end]) * (double)(images / engine->threads);
+        if (share)
+            run_shares(engine, &all, i, end);
+        else
+            run_together(engine, &all, i);
     }
     return DF_OK;
 }

@@ -85,12 +85,9 @@ static df_code pack_weights(df_model *model, const df_program *program, df_error
     return DF_OK;
 }
 
-/* Floats of what a step makes of one image. */
-static int64_t output_values(const df_plan_step *step, const df_plan_options *options) {
+static int64_t room(const df_plan_step *step, const df_plan_options *options) {
     (void)options;
-    const df_call *call = &step->call;
-    return step->kind == DF_STEP_STATISTICS ? 3 * (int64_t)call->channels
-                                            : (int64_t)call->out_channels * call->out_height * call->out_width;
+    return df_step_values(step);
 }
 
 /* Everything but the weights' values. */
@@ -109,7 +106,7 @@ static df_code plan_model(df_model *model, const df_program *program, const df_o
                                   .rough = options->precision == DF_BF16,
                                   .any3x3 = model->kernels->any3x3,
                                   .split_multiple = 1,
-                                  .room = output_values};
+                                  .room = room};
     code = df_program_check(program, shapes, &model->time_steps, error);
     if (!code)
         code = df_plan_create(program, shapes, &plan, &model->plan, error);

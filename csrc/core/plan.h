@@ -71,6 +71,13 @@ typedef struct df_plan {
     int64_t arena;    /* units of one image */
 } df_plan;
 
+/* Values of what a step makes of one image. */
+static inline int64_t df_step_values(const df_plan_step *step) {
+    const df_call *call = &step->call;
+    return step->kind == DF_STEP_STATISTICS ? 3 * (int64_t)call->channels
+                                            : (int64_t)call->out_channels * call->out_height * call->out_width;
+}
+
 df_code df_plan_create(const df_program *program, const df_shape *shapes, const df_plan_options *options, df_plan *plan,
                        df_error *error);
 void df_plan_clear(df_plan *plan);
