@@ -87,7 +87,7 @@ static void split1x1_read(const df_call *call, int64_t first, int64_t rows, cons
             const int64_t low = df_min(LANES, c - i), high = df_min(LANES, c - i - LANES);
             for (int64_t row = 0; row < rows; row++, from += c)
                 split_store(to + row * SPLIT1X1_STEP, apart, v_load_n(from, low),
-                            high > 0 ? v_load_n(from + LANES, high) : v_set(0));
+                            high > 0 ? v_load_n(from + LANES, high) : v_set(0), false);
         }
     }
 }

@@ -51,7 +51,8 @@ static bool split3x3_fits(const df_call *call) {
 
 static size_t split3x3_layout(const df_call *call, int64_t lines, float *memory, split3x3_scratch *s) {
     const int64_t across = winograd_across(call), outputs = lines * across, tiles = df_blocks(outputs, TILE_ROWS);
-    s->rows = outputs + 2 * across + TILE_ROWS; /* the lines above and below, and what the last tile reads beyond */
+    /* The lines above and below, and what the last tile reads beyond; an odd number, or parts would share cache sets. */
+    s->rows = (outputs + 2 * across + TILE_ROWS) | 1;
     s->plane = split3x3_steps(call) * PARTS * s->rows * STRIP;
     s->inputs = (tile_term *)memory;
     s->sums[0] = memory + df_round_up(EDGE * s->plane / TILE_PAIR, 16);
@@ -133,7 +134,7 @@ static void split3x3_transform(const df_call *call, const split3x3_scratch *s, t
                 v_load(s->line + (TILE * x + i) * STRIP + half * LANES);
             winograd_in(d[half], t[half]);
         }
-        V_UNROLL for (int p = 0; p < EDGE; p++) split_store(to + p * s->plane, apart, t[0][p], t[1][p]);
+        V_UNROLL for (int p = 0; p < EDGE; p++) split_store(to + p * s->plane, apart, t[0][p], t[1][p], false);
     }
 }
 

@@ -14,14 +14,16 @@ enum {
     SPLIT_SUMS = TILE_ROWS * TILE_ROWS  /* floats */
 };
 
-/* The first words of the rows' parts: 32 channels from two vectors. `apart`: terms from a part to the next. */
-V_INLINE void split_store(tile_term *to, int64_t apart, vf low, vf high) {
+/* The parts of 32 values from two vectors, as words. `apart`: terms from a part to the next. rounded: each part is the
+ * nearest one, as columns need it; else the next one towards zero, which is quicker. */
+V_INLINE void split_store(tile_term *to, int64_t apart, vf low, vf high, const bool rounded) {
     const vu mask = (vu)v_set(0) + 0xffff0000U;
     V_UNROLL for (int part = 0; part < PARTS; part++, to += apart) {
-        const vu words = ((vu)low >> 16) | ((vu)high & mask);
+        const vu a = rounded ? v_rounded(low) : (vu)low, b = rounded ? v_rounded(high) : (vu)high;
+        const vu words = (a >> 16) | (b & mask);
         memcpy(to, &words, sizeof words);
-        low -= (vf)((vu)low & mask);
-        high -= (vf)((vu)high & mask);
+        low -= (vf)(a & mask);
+        high -= (vf)(b & mask);
     }
 }
 
@@ -51,7 +53,8 @@ typedef struct split_columns {
     int64_t steps, taps;
     const int64_t *tap;             /* terms from a tile's first row to those of each tap */
     int64_t step_apart, part_apart; /* terms of the rows */
-    /* Called with each step and tap of a group: for what else there is to do while the tiles are busy. */
+    /* Called with each step and tap of a group: for what else there is to do while the tiles are busy.
+     * NULL: nothing. */
     void (*beside)(void *context);
     void *context;
 } split_columns;
@@ -93,7 +96,8 @@ V_INLINE void split_tiles(const int tiles, const split_columns *of, const tile_t
             SPLIT_EACH(SPLIT_DOT, 0, 6)
             SPLIT_EACH(SPLIT_DOT, 0, 4)
             tile_store(7, spare, LINE); /* the way to memory must not fall asleep: conv3x3.h */
-            of->beside(of->context);
+            if (of->beside)
+                of->beside(of->context);
         }
     SPLIT_EACH(SPLIT_STORE, 0)
 #undef SPLIT_EACH

@@ -17,6 +17,7 @@
 #if V_AMX
 #include "kernels/split.h"
 
+#include "kernels/attention_split.h"
 #include "kernels/conv1x1_split.h"
 #include "kernels/conv3x3_split.h"
 #endif
@@ -55,7 +56,11 @@ static const df_kernel conv_step = ONE(conv), winograd_step = ONE(winograd);
 static const df_kernel norm_step = {norm_tasks, norm_scratch, norm_run, NULL, NULL};
 static const df_kernel statistics_step = {norm_tasks, norm_scratch, statistics_run, NULL, NULL};
 static const df_kernel silu_step = {value_tasks, NULL, silu_run, NULL, NULL};
+#if V_AMX && !V_TILED
+static const df_kernel attention_step = {attention_tasks, any_attention_bytes, any_attention_run, NULL, NULL};
+#else
 static const df_kernel attention_step = {attention_tasks, attention_bytes, attention_run, NULL, NULL};
+#endif
 static const df_kernel add_step = {add_tasks, NULL, add_run, NULL, NULL};
 
 #define DF_TABLE(isa)                                                                                                  \

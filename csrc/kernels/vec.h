@@ -169,6 +169,12 @@ V_INLINE vf v_negative_abs(vf x) {
     return (vf)((vu)x | 0x80000000U);
 }
 
+/* To the nearest bfloat16, to even in the middle; the lower half is left over. */
+V_INLINE vu v_rounded(vf v) {
+    const vu bits = (vu)v;
+    return bits + 0x7fffU + ((bits >> 16) & 1U);
+}
+
 /* Over the lanes, in their order. */
 V_INLINE float v_sum(vf v) {
     float lanes[LANES], sum = 0;
@@ -200,10 +206,6 @@ enum { PAIR = 2 };
 typedef uint16_t term;
 typedef uint16_t v_terms __attribute__((vector_size(2 * LANES)));
 
-V_INLINE vu v_rounded(vf v) { /* to nearest, to even in the middle; the lower half is left over */
-    const vu bits = (vu)v;
-    return bits + 0x7fffU + ((bits >> 16) & 1U);
-}
 V_INLINE vf v_join(const vf follow[PAIR]) {
     return (vf)((v_rounded(follow[0]) >> 16) | (v_rounded(follow[1]) & 0xffff0000U));
 }
