@@ -98,8 +98,8 @@ static float split_attention_softmax(float *scores, int64_t positions, float sca
         largest = v_max(largest, v_load(scores + j * SPLIT_SCORES));
     const vf most = v_set(v_largest(largest)), factor = v_set(scale);
     for (int64_t j = 0; j < tiles; j += 2, to += PARTS * SPLIT_PART) {
-        const vf low = exp_negative((v_load(scores + j * SPLIT_SCORES) - most) * factor);
-        const vf high = exp_negative((v_load(scores + (j + 1) * SPLIT_SCORES) - most) * factor);
+        const vf low = exp_negative_in_sum((v_load(scores + j * SPLIT_SCORES) - most) * factor);
+        const vf high = exp_negative_in_sum((v_load(scores + (j + 1) * SPLIT_SCORES) - most) * factor);
         split_store(to, SPLIT_PART, low, high, false);
         sum += low + high;
     }
@@ -126,14 +126,14 @@ static void split_attention_queries(const df_call *call, const float *q, int64_t
                         split_attention_load(from + LANES, n - LANES), false);
         }
     for (int64_t j = 0; j < 2 * steps; j++, of.b += deep * SPLIT_COLUMNS)
-        split_gemm(s->queries, starts, tiles, of, s->scores + j * SPLIT_SCORES, s->spare);
+        split_gemm(s->queries, starts, tiles, &of, s->scores + j * SPLIT_SCORES, s->spare);
     for (int64_t r = 0; r < rows; r++)
         s->total[r] = split_attention_softmax(s->scores + r * TILE_ROWS, positions, (float)(1.0 / sqrt((double)dim)),
                                               s->weights + r * SPLIT_STEP);
     of.b = s->values, of.steps = steps;
     for (int64_t i = 0; i < dim; i += TILE_ROWS, of.b += steps * SPLIT_COLUMNS) {
         const int64_t n = df_min(LANES, dim - i);
-        split_gemm(s->weights, starts, tiles, of, s->sums, s->spare);
+        split_gemm(s->weights, starts, tiles, &of, s->sums, s->spare);
         for (int64_t r = 0; r < rows; r++) {
             vf v = v_load(s->sums + r * TILE_ROWS) / v_set(s->total[r]);
             if (residual)

@@ -1,12 +1,13 @@
 /* Convolution 1x1 at stride 1, of one input or two, in tiles (split.h): the pixels of all images are one list of rows. */
 
 enum {
-    SPLIT1X1_ROOM = 2048, /* rows of a task times steps of 32 channels, at most: 400 KB (but for 16 rows) */
+    SPLIT1X1_ROOM = 1024, /* rows of a task times steps of 32 channels, at most: 200 KB (but for 16 rows) */
     SPLIT1X1_STEP = 32
 };
 
 typedef struct split1x1_scratch {
     tile_term *rows; /* [steps][PARTS][rows][32] */
+    int64_t apart;   /* terms from a part to the next: an odd number of lines, or they would share cache sets */
     float *sums[2];  /* [tiles][16][16], in turn */
     float *spare;
     int64_t *starts;
@@ -33,7 +34,8 @@ static int64_t split1x1_most(const df_call *call) {
 static size_t split1x1_layout(const df_call *call, int64_t rows, float *memory, split1x1_scratch *s) {
     const int64_t tiles = df_blocks(rows, TILE_ROWS);
     s->rows = (tile_term *)memory;
-    s->sums[0] = memory + split1x1_steps(call) * PARTS * tiles * TILE_TERMS / TILE_PAIR;
+    s->apart = tiles * TILE_TERMS + SPLIT1X1_STEP;
+    s->sums[0] = memory + split1x1_steps(call) * PARTS * s->apart / TILE_PAIR;
     s->sums[1] = s->sums[0] + tiles * SPLIT_SUMS;
     s->spare = s->sums[1] + tiles * SPLIT_SUMS;
     s->starts = (int64_t *)(s->spare + SPLIT_SUMS);
@@ -78,17 +80,18 @@ static void split1x1_pack(const df_call *call, const float *weight, float *packe
 
 /* Rows of both inputs, split. */
 static void split1x1_read(const df_call *call, int64_t first, int64_t rows, const split1x1_scratch *s) {
-    const int64_t apart = df_round_up(rows, TILE_ROWS) * SPLIT1X1_STEP;
+    const int64_t step_apart = PARTS * s->apart;
     tile_term *to = s->rows;
     for (int second = 0; second < (call->split < call->channels ? 2 : 1); second++) {
         const int64_t c = second ? call->channels - call->split : call->split;
-        for (int64_t i = 0; i < c; i += SPLIT1X1_STEP, to += PARTS * apart) {
-            const float *from = call->input[second] + first * c + i;
-            const int64_t low = df_min(LANES, c - i), high = df_min(LANES, c - i - LANES);
-            for (int64_t row = 0; row < rows; row++, from += c)
-                split_store(to + row * SPLIT1X1_STEP, apart, v_load_n(from, low),
-                            high > 0 ? v_load_n(from + LANES, high) : v_set(0), false);
-        }
+        const float *from = call->input[second] + first * c;
+        for (int64_t row = 0; row < rows; row++, from += c)
+            for (int64_t i = 0; i < c; i += SPLIT1X1_STEP) {
+                const int64_t low = df_min(LANES, c - i), high = df_min(LANES, c - i - LANES);
+                split_store(to + i / SPLIT1X1_STEP * step_apart + row * SPLIT1X1_STEP, s->apart,
+                            v_load_n(from + i, low), high > 0 ? v_load_n(from + i + LANES, high) : v_set(0), false);
+            }
+        to += df_blocks(c, SPLIT1X1_STEP) * step_apart;
     }
 }
 
@@ -118,27 +121,15 @@ static void split1x1_finish(split1x1_rest *rest, int64_t count) {
     }
 }
 
-/* Where that will read and write. */
-static void split1x1_fetch(split1x1_rest *rest, int64_t count) {
-    const df_call *call = rest->call;
-    for (; count > 0 && rest->row < rest->end; count--, rest->row++) {
-        const int64_t at = rest->row * call->out_channels + rest->out;
-        __builtin_prefetch(call->output + at, 1, 2);
-        if (call->residual)
-            __builtin_prefetch(call->residual + at, 0, 2);
-    }
-}
-
-/* While the tiles take the sums for 16 outputs, those before are finished, and where these will go is fetched. */
+/* While the tiles take the sums for 16 outputs, those before are finished. */
 typedef struct split1x1_beside {
-    split1x1_rest before, soon;
+    split1x1_rest before;
     int64_t share; /* rows at a time */
 } split1x1_beside;
 
 static void split1x1_do_beside(void *context) {
     split1x1_beside *beside = context;
     split1x1_finish(&beside->before, beside->share);
-    split1x1_fetch(&beside->soon, beside->share);
 }
 
 static void split1x1_run(const df_call *call, int64_t task, void *scratch) {
@@ -155,18 +146,17 @@ static void split1x1_run(const df_call *call, int64_t task, void *scratch) {
     tiles_open();
     for (int64_t out = begin, turn = 0; out < end; out += TILE_ROWS, turn = !turn) {
         const split1x1_rest now = {.call = call, .row = first, .end = first + rows, .sums = s.sums[turn], .out = out};
-        beside.soon = now;
         const tile_term *b = (const tile_term *)call->weight + out / TILE_ROWS * steps * SPLIT_COLUMNS;
         const split_columns of = {.b = b,
                                   .next = b + steps * SPLIT_COLUMNS,
                                   .steps = steps,
                                   .taps = 1,
                                   .tap = &none,
-                                  .step_apart = PARTS * tiles * TILE_TERMS,
-                                  .part_apart = tiles * TILE_TERMS,
+                                  .step_apart = PARTS * s.apart,
+                                  .part_apart = s.apart,
                                   .beside = split1x1_do_beside,
                                   .context = &beside};
-        split_gemm(s.rows, s.starts, tiles, of, s.sums[turn], s.spare);
+        split_gemm(s.rows, s.starts, tiles, &of, s.sums[turn], s.spare);
         beside.before = now;
     }
     tiles_close();

@@ -8,7 +8,7 @@
 
 enum {
     LINES = 3,  /* of the kernel */
-    ROOM = 720, /* rows of a task's transformed inputs times steps of 32 channels, at most: 1.3 MB (but for a line) */
+    ROOM = 720, /* rows of a task's transformed inputs times steps of 32 channels, at most: 0.8 MB (but for a line) */
     ENOUGH = 64 /* rows of a task, at least, where there are threads enough: it reads all weights for them */
 };
 
@@ -23,9 +23,9 @@ typedef struct split3x3_scratch {
     float *sums[2];    /* [EDGE][tiles][16][16], in turn */
     float *line;       /* [TILE * across + 2][STRIP] */
     float *spare;
-    int64_t *starts;        /* of the tiles in a part of the inputs */
+    int64_t *starts;        /* of each tile's rows in a part of the inputs */
     split3x3_place *places; /* [tiles][16] */
-    int64_t rows, plane;    /* of the inputs; terms of a point */
+    int64_t rows, plane;    /* of the inputs: rows of a part, terms of a point */
 } split3x3_scratch;
 
 static int64_t split3x3_line_count(const df_call *call) { /* of all images */
@@ -43,10 +43,12 @@ static int64_t split3x3_most(const df_call *call) {
     return fit < 1 ? 1 : fit;
 }
 
-/* Whether it is worth it: weights are read once for as many rows as fit, and then for fewer than they are multiplied in
- * that time. */
+/* Whether it is worth it (else winograd.h): all weights are read for as many rows as fit, and must not take longer than
+ * these rows' products. One step of channels is over too soon, and an image of fewer rows than a tile has shares it with
+ * lines of zeros; with many channels a single image gains nevertheless, for its weights are fewer here. */
 static bool split3x3_fits(const df_call *call) {
-    return split3x3_most(call) * winograd_across(call) >= ENOUGH;
+    const int64_t rows = call->out_height * winograd_across(call), steps = split3x3_steps(call);
+    return split3x3_most(call) * winograd_across(call) >= ENOUGH && steps >= 2 && (rows >= TILE_ROWS || steps >= 8);
 }
 
 static size_t split3x3_layout(const df_call *call, int64_t lines, float *memory, split3x3_scratch *s) {
@@ -222,30 +224,17 @@ static void split3x3_finish(split3x3_rest *rest, int64_t count) {
     }
 }
 
-/* Where that will read and write. */
-static void split3x3_fetch(split3x3_rest *rest, int64_t count) {
-    const df_call *call = rest->call;
-    for (; count > 0 && rest->place < rest->end; count--, rest->place++)
-        for (int64_t i = 0; i < rest->place->columns; i++) {
-            const int64_t at = rest->place->at + i * call->out_channels + rest->out;
-            __builtin_prefetch(call->output + at, 1, 2);
-            if (call->residual)
-                __builtin_prefetch(call->residual + at, 0, 2);
-        }
-}
-
 /* ---------------------------------------------------------------- a task */
 
-/* While the tiles take the sums for 16 outputs, those before are finished, and where these will go is fetched. */
+/* While the tiles take the sums for 16 outputs, those before are finished. */
 typedef struct split3x3_beside {
-    split3x3_rest before, soon;
+    split3x3_rest before;
     int64_t share; /* rows at a time */
 } split3x3_beside;
 
 static void split3x3_do_beside(void *context) {
     split3x3_beside *beside = context;
     split3x3_finish(&beside->before, beside->share);
-    split3x3_fetch(&beside->soon, beside->share);
 }
 
 static void split3x3_run(const df_call *call, int64_t task, void *scratch) {
@@ -270,7 +259,6 @@ static void split3x3_run(const df_call *call, int64_t task, void *scratch) {
                                    .sums = s.sums[turn],
                                    .out = out,
                                    .plane = plane};
-        beside.soon = now;
         for (int64_t p = 0; p < EDGE; p++, b += chunk) {
             const split_columns of = {.b = b,
                                       .next = b + chunk,
@@ -281,7 +269,7 @@ static void split3x3_run(const df_call *call, int64_t task, void *scratch) {
                                       .part_apart = s.rows * STRIP,
                                       .beside = split3x3_do_beside,
                                       .context = &beside};
-            split_gemm(s.inputs + p * s.plane, s.starts, tiles, of, s.sums[turn] + p * plane, s.spare);
+            split_gemm(s.inputs + p * s.plane, s.starts, tiles, &of, s.sums[turn] + p * plane, s.spare);
         }
         beside.before = now;
     }

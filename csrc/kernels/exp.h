@@ -35,6 +35,13 @@ V_INLINE vf exp_negative(vf x) {
     return exp_scale(p, n);
 }
 
+/* The same where 1e-38 may stand for what is less: beside the 1 of a softmax's largest. */
+V_INLINE vf exp_negative_in_sum(vf x) {
+    vf n;
+    const vf p = exp_parts(v_max(v_set(-87.0F), x), &n);
+    return p * exp_power(n);
+}
+
 /* x / (1 + exp(-x)), below zero as x exp(x) / (1 + exp(x)): nothing overflows, and x exp(x) is scaled as a whole, so it
  * stays right down to the subnormal numbers. */
 V_INLINE vf silu(vf x) {

@@ -1,7 +1,7 @@
 /* Products of floats in tiles of bfloat16. A float is the sum of three of them, each with 8 of its 24 bits, exactly. Of the
- * nine products of the parts of two floats six count: the other three are below 2^-23 of the whole, and as the parts of
- * one side are rounded to nearest, of either sign. So a sum is as exact as one of floats (more: a tile adds 32 products
- * before it rounds the sum), in 6 times 16 cycles for 8192 products.
+ * nine products of the parts of two floats six count: the other three are at most 2^-22 of the whole together, and as the
+ * parts of one side are rounded to nearest, of either sign. So a sum is as exact as one of floats (more: a tile adds 32
+ * products before it rounds a sum), in 6 times 16 cycles for 8192 products.
  *
  * Rows lie in steps of 32 channels, [step][part][row][32], so that 16 rows that follow each other are a tile without
  * gaps. In its words are the channels i and i + 16 of the step. Columns: [step][tap][part] of tiles. */
@@ -48,24 +48,21 @@ static void split_weight(tile_term *to, double x) {
 
 /* What the rows are multiplied with. */
 typedef struct split_columns {
-    const tile_term *b, *next; /* `next`: what will be read after these, a share of which is fetched on the way */
-    int64_t share;             /* bytes of it for each product */
+    const tile_term *b, *next; /* `next`: what will be read after these, to be fetched on the way; NULL: nothing */
     int64_t steps, taps;
     const int64_t *tap;             /* terms from a tile's first row to those of each tap */
     int64_t step_apart, part_apart; /* terms of the rows */
-    /* Called with each step and tap of a group: for what else there is to do while the tiles are busy.
-     * NULL: nothing. */
-    void (*beside)(void *context);
+    void (*beside)(
+        void *context); /* called for each step and tap of SUMS tiles: what there is to do while they are busy */
     void *context;
 } split_columns;
 
 /* 16 sums of `tiles` x 16 rows, which begin at a[..]. Products of the same parts go through all tiles before the next ones,
  * for a tile's sum takes 52 cycles until it can be added to again. */
-V_INLINE void split_tiles(const int tiles, const split_columns *of, const tile_term *const a[SUMS], float *sums,
-                          float *spare) {
+V_INLINE void split_tiles(const int tiles, const split_columns *of, const tile_term *const a[SUMS], const char *next,
+                          int64_t share, float *sums, float *spare) {
     enum { LINE = 4 * TILE_ROWS };
     const tile_term *b = of->b;
-    const char *next = (const char *)of->next;
     int64_t offset = 0;
     TILES_BARRIER();
 #define SPLIT_EACH(what, ...) what(0, __VA_ARGS__) what(1, __VA_ARGS__) what(2, __VA_ARGS__) what(3, __VA_ARGS__)
@@ -77,7 +74,7 @@ V_INLINE void split_tiles(const int tiles, const split_columns *of, const tile_t
         tile_load(7, a[t] + at + part * of->part_apart, LINE);                                                         \
         tile_dot(t, 7, columns);                                                                                       \
         __builtin_prefetch(next, 0, 2);                                                                                \
-        next += of->share;                                                                                             \
+        next += share;                                                                                                 \
     }
 #define SPLIT_STORE(t, unused)                                                                                         \
     if (t < tiles)                                                                                                     \
@@ -107,26 +104,26 @@ V_INLINE void split_tiles(const int tiles, const split_columns *of, const tile_t
     TILES_BARRIER();
 }
 
-/* sums[tile][16 rows][16 columns] of any number of tiles, in groups of about the same size. a: where each tile's rows
- * begin. fetch: whether `next` is to be fetched. */
-static void split_gemm(const tile_term *rows, const int64_t *a, int64_t tiles, split_columns of, float *sums,
-                       float *spare) {
-    const int64_t groups = df_blocks(tiles, SUMS), words = of.steps * of.taps;
-    const int64_t bytes = SPLIT_COLUMNS * (int64_t)sizeof *of.b;
-    of.share = of.next ? df_blocks(bytes, PRODUCTS * tiles) : 0;
+/* sums[tile][16 rows][16 columns] of any number of tiles, in groups of about the same size. starts: of each tile's rows. */
+static void split_gemm(const tile_term *rows, const int64_t *starts, int64_t tiles, const split_columns *of,
+                       float *sums, float *spare) {
+    const int64_t groups = df_blocks(tiles, SUMS), products = of->steps * of->taps * PRODUCTS;
+    const int64_t bytes = SPLIT_COLUMNS * (int64_t)sizeof *of->b; /* for each step and tap */
+    const int64_t share = of->next ? df_blocks(bytes, PRODUCTS * tiles) : 0;
+    const char *next = (const char *)(of->next ? of->next : of->b);
     for (int64_t group = 0; group < groups; group++) {
         const int64_t first = tiles * group / groups, count = tiles * (group + 1) / groups - first;
-        const tile_term *at[SUMS];
+        const tile_term *a[SUMS];
         for (int64_t t = 0; t < SUMS; t++)
-            at[t] = rows + a[first + df_min(t, count - 1)];
+            a[t] = rows + starts[first + df_min(t, count - 1)];
             /* clang-format off */
-#define SPLIT_TILES(n) case n: split_tiles(n, &of, at, sums + first * SPLIT_SUMS, spare); break;
+#define SPLIT_TILES(n) case n: split_tiles(n, of, a, next, share, sums + first * SPLIT_SUMS, spare); break;
         switch (count) {
         SPLIT_TILES(1) SPLIT_TILES(2) SPLIT_TILES(3) SPLIT_TILES(4)
         default: break;
         }
 #undef SPLIT_TILES
         /* clang-format on */
-        of.next = (const tile_term *)((const char *)of.next + words * PRODUCTS * count * of.share);
+        next += products * count * share;
     }
 }

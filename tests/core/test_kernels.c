@@ -309,9 +309,10 @@ static void test_winograd(void) {
                                           .silu = variant % 5 > 2,
                                           .split = variant % 7 ? 0 : channels[i] / 3});
             }
-    /* More than one block of tiles, piece of channels and chunk of outputs; a width of many tiles, in several bands. */
-    static const int32_t large[][5] = {
-        {70, 3, 3, 40, 40}, {3, 530, 9, 9, 70}, {2, 20, 9, 1100, 9}, {2, 72, 33, 35, 100}};
+    /* More than one block of tiles, piece of channels and chunk of outputs; a width of many tiles, in several bands; in
+     * tiles of AMX parts of an image, several images to a task, and lines of zeros within a tile. */
+    static const int32_t large[][5] = {{70, 3, 3, 40, 40},   {3, 530, 9, 9, 70},   {2, 20, 9, 1100, 9},
+                                       {2, 72, 33, 35, 100}, {7, 130, 17, 20, 40}, {5, 260, 6, 6, 20}};
     for (size_t i = 0; i < sizeof large / sizeof *large; i++) {
         df_call call = call_of(large[i][0], large[i][1], large[i][2], large[i][3]);
         call.out_channels = large[i][4], call.size = 3, call.threads = (int32_t)i;
