@@ -154,7 +154,8 @@ df_code df_engine_predict(df_engine *engine, int64_t count, const float *x, cons
                           const df_interrupt *interrupt, df_error *error);
 
 /* One step of the plan: what it is, what it reads and makes, its arithmetic as a direct computation does it (a
- * multiplication and an addition count as two), and how long it took in the last evaluation. */
+ * multiplication and an addition count as two), and how long it took in the last evaluation: where each thread had a share
+ * of the images, the mean of the threads. */
 typedef struct df_step_profile {
     const char *kind;
     int32_t channels, height, width, out_channels, out_height, out_width, size;
