@@ -209,6 +209,8 @@ static void split3x3_finish(split3x3_rest *rest, int64_t count) {
     const int64_t k = call->out_channels, out = rest->out, n = df_min(LANES, k - out);
     for (; count > 0 && rest->place < rest->end; count--, rest->place++, rest->sums += TILE_ROWS) {
         const split3x3_place place = *rest->place;
+        if (!place.columns)
+            continue;
         vf m[EDGE], result[TILE], add = v_load(call->bias + out);
         V_UNROLL for (int p = 0; p < EDGE; p++) m[p] = v_load(rest->sums + p * rest->plane);
         winograd_out(m, result);
