@@ -316,9 +316,14 @@ static void test_winograd(void) {
     for (size_t i = 0; i < sizeof large / sizeof *large; i++) {
         df_call call = call_of(large[i][0], large[i][1], large[i][2], large[i][3]);
         call.out_channels = large[i][4], call.size = 3, call.threads = (int32_t)i;
-        check_conv(
-            DF_STEP_WINOGRAD, call,
-            (conv_variant){.shift = true, .residual = true, .norm = true, .silu = true, .split = i == 3 ? 36 : 0});
+        check_conv(DF_STEP_WINOGRAD, call,
+                   (conv_variant){.shift = true,
+                                  .residual = true,
+                                  .norm = true,
+                                  .silu = true,
+                                  .split = i == 3   ? 36
+                                           : i == 4 ? 120
+                                                    : 0});
     }
 }
 
