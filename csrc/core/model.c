@@ -104,7 +104,7 @@ static df_code plan_model(df_model *model, const df_program *program, const df_o
         return df_fail(error, DF_OUT_OF_MEMORY, "no memory for a program of %d operations", program->op_count);
     const df_plan_options plan = {.winograd = !options->direct || model->kernels->direct3x3,
                                   .rough = options->precision == DF_BF16,
-                                  .any3x3 = model->kernels->any3x3,
+                                  .direct3x3 = model->kernels->direct3x3,
                                   .split_multiple = 1,
                                   .room = room};
     code = df_program_check(program, shapes, &model->time_steps, error);

@@ -93,7 +93,7 @@ static bool winograd_pays(const df_call *call, const df_plan_options *options) {
     const int64_t tiles = df_blocks(call->out_height, 4) * df_blocks(call->out_width, 4);
     const int64_t pixels = (int64_t)call->out_height * call->out_width;
     return options->winograd && call->size == 3 && call->stride == 1 && call->channels >= 8 &&
-           (options->any3x3 || (!too_rough && 36 * tiles * 4 <= 9 * pixels * 3));
+           (options->direct3x3 || (!too_rough && 36 * tiles * 4 <= 9 * pixels * 3));
 }
 
 /* An addition becomes part of a convolution that makes one of its sides. The convolution moves down to the addition's

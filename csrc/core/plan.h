@@ -57,7 +57,7 @@ typedef struct df_plan_options df_plan_options;
 struct df_plan_options {
     bool winograd;        /* 3x3 at stride 1 where that pays; it applies norms and upsampling as it reads */
     bool rough;           /* products of 16 bits, which are too rough for Winograd in the last convolution */
-    bool any3x3;          /* those steps pay for images and channels of any size */
+    bool direct3x3;       /* those steps do not compute by Winograd's algorithm, and so always pay */
     bool reads_upsampled; /* every 3x3 convolution at stride 1 can read pixels four times */
     int32_t
         split_multiple; /* of the first side's channels, for a concatenation that its readers read from both sides */

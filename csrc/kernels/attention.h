@@ -141,24 +141,40 @@ static void attention_values(const df_call *call, const float *residual, float *
     }
 }
 
+/* What a task reads and writes: queries, all keys and values of their head, and from the first query on the rest. */
+typedef struct attention_part {
+    const float *q, *k, *v, *residual;
+    float *output;
+    int64_t queries;
+} attention_part;
+
+static attention_part attention_part_of(const df_call *call, int64_t task) {
+    const int64_t positions = attention_positions(call), c = call->channels;
+    const int64_t portions = df_blocks(positions, call->block), first = task % portions * call->block;
+    const int64_t image = task / portions / call->parts, head = task / portions % call->parts * (c / call->parts);
+    const int64_t keys = image * positions, query = keys + first;
+    return (attention_part){.q = call->input[0] + query * call->pitch[0] + head,
+                            .k = call->input[1] + keys * call->pitch[1] + head,
+                            .v = call->input[2] + keys * call->pitch[2] + head,
+                            .residual = call->residual ? call->residual + query * c + head : NULL,
+                            .output = call->output + query * c + head,
+                            .queries = df_min(call->block, positions - first)};
+}
+
 static void attention_run(const df_call *call, int64_t task, void *scratch) {
     attention_scratch s;
     attention_layout(call, scratch, &s);
+    const attention_part part = attention_part_of(call, task);
     const int64_t positions = attention_positions(call), c = call->channels, dim = c / call->parts;
-    const int64_t portions = df_blocks(positions, call->block);
-    const int64_t image = task / portions / call->parts, head = task / portions % call->parts * dim;
-    const int64_t first = task % portions * call->block, end = df_min(first + call->block, positions);
     tiles_open();
-    attention_pack(call, call->input[1] + image * positions * call->pitch[1] + head,
-                   call->input[2] + image * positions * call->pitch[2] + head, &s);
-    for (int64_t query = first; query < end; query += QUERIES) {
-        const int64_t rows = df_min(QUERIES, end - query), at = image * positions + query;
-        attention_scores(call, call->input[0] + at * call->pitch[0] + head, rows, &s);
+    attention_pack(call, part.k, part.v, &s);
+    for (int64_t query = 0; query < part.queries; query += QUERIES) {
+        const int64_t rows = df_min(QUERIES, part.queries - query);
+        attention_scores(call, part.q + query * call->pitch[0], rows, &s);
         for (int64_t r = 0; r < rows; r++)
             s.total[r] = attention_softmax(s.scores + r * df_round_up(positions, COLUMNS), positions,
                                            (float)(1.0 / sqrt((double)dim)));
-        attention_values(call, call->residual ? call->residual + at * c + head : NULL, call->output + at * c + head,
-                         rows, &s);
+        attention_values(call, part.residual ? part.residual + query * c : NULL, part.output + query * c, rows, &s);
     }
     tiles_close();
 }

@@ -3,10 +3,9 @@
 
 enum {
     SPLIT_QUERIES = SUMS * TILE_ROWS,
-    SPLIT_STEP = 2 * TILE_ROWS, /* channels, and then positions, of a step */
-    SPLIT_PART =
-        SPLIT_QUERIES * SPLIT_STEP + 32, /* terms: a cache line more, or the parts would share their cache sets */
-    SPLIT_SCORES = SUMS * SPLIT_SUMS + TILE_ROWS /* floats, as above */
+    /* Terms of a part of them, and floats of their scores: a cache line more, or they would share cache sets. */
+    SPLIT_PART = SPLIT_QUERIES * SPLIT_STEP + SPLIT_STEP,
+    SPLIT_SCORES = SUMS * SPLIT_SUMS + TILE_ROWS
 };
 
 /* Whether it is worth it: a tile is 16 queries, and 16 keys. */
@@ -91,8 +90,7 @@ static void split_attention_pack(const df_call *call, const float *k, const floa
 static float split_attention_softmax(float *scores, int64_t positions, float scale, tile_term *to) {
     const int64_t tiles = 2 * df_blocks(positions, SPLIT_STEP);
     for (int64_t j = positions; j < tiles * TILE_ROWS; j++)
-        scores[j / TILE_ROWS * SPLIT_SCORES + j % TILE_ROWS] =
-            -INFINITY; /* what fills up the last step becomes zeros */
+        scores[j / TILE_ROWS * SPLIT_SCORES + j % TILE_ROWS] = -INFINITY; /* next to nothing, of values that are 0 */
     vf largest = v_set(-INFINITY), sum = v_set(0);
     for (int64_t j = 0; j < tiles; j++)
         largest = v_max(largest, v_load(scores + j * SPLIT_SCORES));
@@ -146,19 +144,13 @@ static void split_attention_queries(const df_call *call, const float *q, int64_t
 static void split_attention_run(const df_call *call, int64_t task, void *scratch) {
     split_attention_scratch s;
     split_attention_layout(call, scratch, &s);
-    const int64_t positions = attention_positions(call), c = call->channels, dim = c / call->parts;
-    const int64_t portions = df_blocks(positions, call->block);
-    const int64_t image = task / portions / call->parts, head = task / portions % call->parts * dim;
-    const int64_t first = task % portions * call->block, end = df_min(first + call->block, positions);
+    const attention_part part = attention_part_of(call, task);
+    const int64_t c = call->channels;
     tiles_open();
-    split_attention_pack(call, call->input[1] + image * positions * call->pitch[1] + head,
-                         call->input[2] + image * positions * call->pitch[2] + head, &s);
-    for (int64_t query = first; query < end; query += SPLIT_QUERIES) {
-        const int64_t at = image * positions + query;
-        split_attention_queries(call, call->input[0] + at * call->pitch[0] + head, df_min(SPLIT_QUERIES, end - query),
-                                call->residual ? call->residual + at * c + head : NULL, call->output + at * c + head,
-                                &s);
-    }
+    split_attention_pack(call, part.k, part.v, &s);
+    for (int64_t query = 0; query < part.queries; query += SPLIT_QUERIES)
+        split_attention_queries(call, part.q + query * call->pitch[0], df_min(SPLIT_QUERIES, part.queries - query),
+                                part.residual ? part.residual + query * c : NULL, part.output + query * c, &s);
     tiles_close();
 }
 

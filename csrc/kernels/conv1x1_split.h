@@ -1,9 +1,6 @@
 /* Convolution 1x1 at stride 1, of one input or two, in tiles (split.h): the pixels of all images are one list of rows. */
 
-enum {
-    SPLIT1X1_ROOM = 1024, /* rows of a task times steps of 32 channels, at most: 200 KB (but for 16 rows) */
-    SPLIT1X1_STEP = 32
-};
+enum { SPLIT1X1_ROOM = 1024 /* rows of a task times steps of 32 channels, at most: 200 KB (but for 16 rows) */ };
 
 typedef struct split1x1_scratch {
     tile_term *rows; /* [steps][PARTS][rows][32] */
@@ -22,20 +19,16 @@ static int64_t split1x1_rows(const df_call *call) {
     return call->images * call->height * call->width;
 }
 
-static int64_t split1x1_steps(const df_call *call) { /* each input is filled up to whole ones */
-    return df_blocks(call->split, SPLIT1X1_STEP) + df_blocks(call->channels - call->split, SPLIT1X1_STEP);
-}
-
 static int64_t split1x1_most(const df_call *call) {
-    const int64_t fit = SPLIT1X1_ROOM / split1x1_steps(call) / TILE_ROWS * TILE_ROWS;
+    const int64_t fit = SPLIT1X1_ROOM / split_steps(call) / TILE_ROWS * TILE_ROWS;
     return fit < TILE_ROWS ? TILE_ROWS : fit;
 }
 
 static size_t split1x1_layout(const df_call *call, int64_t rows, float *memory, split1x1_scratch *s) {
     const int64_t tiles = df_blocks(rows, TILE_ROWS);
     s->rows = (tile_term *)memory;
-    s->apart = tiles * TILE_TERMS + SPLIT1X1_STEP;
-    s->sums[0] = memory + split1x1_steps(call) * PARTS * s->apart / TILE_PAIR;
+    s->apart = tiles * TILE_TERMS + SPLIT_STEP;
+    s->sums[0] = memory + split_steps(call) * PARTS * s->apart / TILE_PAIR;
     s->sums[1] = s->sums[0] + tiles * SPLIT_SUMS;
     s->spare = s->sums[1] + tiles * SPLIT_SUMS;
     s->starts = (int64_t *)(s->spare + SPLIT_SUMS);
@@ -53,27 +46,23 @@ static int64_t split1x1_tasks(df_call *call) {
     const int64_t fewest = df_blocks(rows, split1x1_most(call)), even = df_round_up(fewest, threads);
     const int64_t blocks = rows >= even * SUMS * TILE_ROWS ? even : fewest;
     call->block = df_blocks(rows, blocks);
-    call->columns = df_round_up(call->out_channels, TILE_ROWS);
-    while (call->columns > TILE_ROWS && blocks * df_blocks(call->out_channels, call->columns) < threads)
-        call->columns = df_round_up(call->columns / 2, TILE_ROWS);
-    return df_blocks(rows, call->block) * df_blocks(call->out_channels, call->columns);
+    return share_columns(call, df_blocks(rows, call->block), TILE_ROWS);
 }
 
 static int64_t split1x1_packed(const df_call *call) {
-    return df_blocks(call->out_channels, TILE_ROWS) * split1x1_steps(call) * SPLIT_COLUMNS / TILE_PAIR;
+    return df_blocks(call->out_channels, TILE_ROWS) * split_steps(call) * SPLIT_COLUMNS / TILE_PAIR;
 }
 
 /* (out, c) -> [out / 16][step][part] of tiles. */
 static void split1x1_pack(const df_call *call, const float *weight, float *packed) {
-    const int64_t steps = split1x1_steps(call), first_steps = df_blocks(call->split, SPLIT1X1_STEP);
+    const int64_t steps = split_steps(call);
     memset(packed, 0, (size_t)split1x1_packed(call) * sizeof *packed);
     for (int64_t k = 0; k < call->out_channels; k++)
         for (int64_t i = 0; i < call->channels; i++) {
-            const bool second = i >= call->split;
-            const int64_t channel = second ? i - call->split : i;
-            const int64_t step = (second ? first_steps : 0) + channel / SPLIT1X1_STEP;
+            int64_t within;
+            const int64_t step = split_step(call, i, &within);
             split_weight((tile_term *)packed + (k / TILE_ROWS * steps + step) * SPLIT_COLUMNS +
-                             split_at(channel % SPLIT1X1_STEP, k % TILE_ROWS),
+                             split_at(within, k % TILE_ROWS),
                          (double)weight[k * call->channels + i]);
         }
 }
@@ -86,12 +75,12 @@ static void split1x1_read(const df_call *call, int64_t first, int64_t rows, cons
         const int64_t c = second ? call->channels - call->split : call->split;
         const float *from = call->input[second] + first * c;
         for (int64_t row = 0; row < rows; row++, from += c)
-            for (int64_t i = 0; i < c; i += SPLIT1X1_STEP) {
+            for (int64_t i = 0; i < c; i += SPLIT_STEP) {
                 const int64_t low = df_min(LANES, c - i), high = df_min(LANES, c - i - LANES);
-                split_store(to + i / SPLIT1X1_STEP * step_apart + row * SPLIT1X1_STEP, s->apart,
-                            v_load_n(from + i, low), high > 0 ? v_load_n(from + i + LANES, high) : v_set(0), false);
+                split_store(to + i / SPLIT_STEP * step_apart + row * SPLIT_STEP, s->apart, v_load_n(from + i, low),
+                            high > 0 ? v_load_n(from + i + LANES, high) : v_set(0), false);
             }
-        to += df_blocks(c, SPLIT1X1_STEP) * step_apart;
+        to += df_blocks(c, SPLIT_STEP) * step_apart;
     }
 }
 
@@ -136,7 +125,7 @@ static void split1x1_run(const df_call *call, int64_t task, void *scratch) {
     const int64_t parts = df_blocks(call->out_channels, call->columns), first = task / parts * call->block;
     const int64_t rows = df_min(call->block, split1x1_rows(call) - first), tiles = df_blocks(rows, TILE_ROWS);
     const int64_t begin = task % parts * call->columns, end = df_min(begin + call->columns, call->out_channels);
-    const int64_t steps = split1x1_steps(call), none = 0;
+    const int64_t steps = split_steps(call), none = 0;
     split1x1_scratch s;
     split1x1_layout(call, rows, scratch, &s);
     split1x1_read(call, first, rows, &s);

@@ -53,10 +53,7 @@ static int64_t conv3x3_tasks(df_call *call) {
     const int64_t fewest = df_blocks(lines, conv3x3_most(call)), even = df_round_up(fewest, threads);
     const int64_t blocks = lines * conv3x3_across(call) >= even * WORTH ? even : fewest;
     call->block = df_blocks(lines, blocks);
-    call->columns = df_round_up(call->out_channels, COLUMNS);
-    while (call->columns > COLUMNS && blocks * df_blocks(call->out_channels, call->columns) < threads)
-        call->columns = df_round_up(call->columns / 2, COLUMNS);
-    return df_blocks(lines, call->block) * df_blocks(call->out_channels, call->columns);
+    return share_columns(call, df_blocks(lines, call->block), COLUMNS);
 }
 
 /* ---------------------------------------------------------------- weights */

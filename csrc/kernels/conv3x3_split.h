@@ -32,14 +32,9 @@ static int64_t split3x3_line_count(const df_call *call) { /* of all images */
     return call->images * ((int64_t)call->out_height + 1);
 }
 
-/* Each input is filled up to whole steps. */
-static int64_t split3x3_steps(const df_call *call) {
-    return df_blocks(call->split, STRIP) + df_blocks(call->channels - call->split, STRIP);
-}
-
 /* Lines of a task, at most. */
 static int64_t split3x3_most(const df_call *call) {
-    const int64_t fit = ROOM / (split3x3_steps(call) * winograd_across(call)) - 2;
+    const int64_t fit = ROOM / (split_steps(call) * winograd_across(call)) - 2;
     return fit < 1 ? 1 : fit;
 }
 
@@ -47,7 +42,7 @@ static int64_t split3x3_most(const df_call *call) {
  * these rows' products. One step of channels is over too soon, and an image of fewer rows than a tile has shares it with
  * lines of zeros; with many channels a single image gains nevertheless, for its weights are fewer here. */
 static bool split3x3_fits(const df_call *call) {
-    const int64_t rows = call->out_height * winograd_across(call), steps = split3x3_steps(call);
+    const int64_t rows = call->out_height * winograd_across(call), steps = split_steps(call);
     return split3x3_most(call) * winograd_across(call) >= ENOUGH && steps >= 2 && (rows >= TILE_ROWS || steps >= 8);
 }
 
@@ -55,7 +50,7 @@ static size_t split3x3_layout(const df_call *call, int64_t lines, float *memory,
     const int64_t across = winograd_across(call), outputs = lines * across, tiles = df_blocks(outputs, TILE_ROWS);
     /* The lines above and below, and what the last tile reads beyond; an odd number, or parts would share cache sets. */
     s->rows = (outputs + 2 * across + TILE_ROWS) | 1;
-    s->plane = split3x3_steps(call) * PARTS * s->rows * STRIP;
+    s->plane = split_steps(call) * PARTS * s->rows * STRIP;
     s->inputs = (tile_term *)memory;
     s->sums[0] = memory + df_round_up(EDGE * s->plane / TILE_PAIR, 16);
     s->sums[1] = s->sums[0] + EDGE * tiles * SPLIT_SUMS;
@@ -78,7 +73,6 @@ static int64_t split3x3_tasks(df_call *call) {
     const int64_t of_image = (int64_t)call->out_height + 1, most = split3x3_most(call);
     const int64_t threads = call->threads > 0 ? call->threads : 1, share = df_blocks(call->images, threads);
     const int64_t rows = of_image * winograd_across(call);
-    int64_t blocks;
     if (most >= of_image && call->images >= threads) {
         const int64_t rounds = df_blocks(share, most / of_image); /* of each thread */
         call->block = df_blocks(share, rounds) * of_image;
@@ -86,18 +80,14 @@ static int64_t split3x3_tasks(df_call *call) {
         const int64_t parts = df_blocks(threads, call->images), fewest = df_blocks(of_image, most);
         call->block = df_blocks(of_image, parts > fewest && rows >= parts * ENOUGH ? parts : fewest);
     }
-    blocks = df_blocks(split3x3_line_count(call), call->block);
-    call->columns = df_round_up(call->out_channels, TILE_ROWS);
-    while (call->columns > TILE_ROWS && blocks * df_blocks(call->out_channels, call->columns) < threads)
-        call->columns = df_round_up(call->columns / 2, TILE_ROWS);
-    return blocks * df_blocks(call->out_channels, call->columns);
+    return share_columns(call, df_blocks(split3x3_line_count(call), call->block), TILE_ROWS);
 }
 
 /* ---------------------------------------------------------------- weights */
 
 /* Terms of the weights for 16 outputs at one point. */
 static int64_t split3x3_columns(const df_call *call) {
-    return split3x3_steps(call) * LINES * SPLIT_COLUMNS;
+    return split_steps(call) * LINES * SPLIT_COLUMNS;
 }
 
 static int64_t split3x3_packed(const df_call *call) {
@@ -109,16 +99,15 @@ static void split3x3_pack(const df_call *call, const float *weight, float *packe
     memset(packed, 0, (size_t)split3x3_packed(call) * sizeof *packed);
     for (int64_t k = 0; k < call->out_channels; k++)
         for (int64_t i = 0; i < call->channels; i++) {
-            const bool second = i >= call->split;
-            const int64_t channel = second ? i - call->split : i;
-            const int64_t step = (second ? df_blocks(call->split, STRIP) : 0) + channel / STRIP;
+            int64_t within;
+            const int64_t step = split_step(call, i, &within);
             for (int64_t y = 0; y < LINES; y++) {
                 const float *g = weight + (k * call->channels + i) * 9 + y * 3;
                 double u[EDGE];
                 winograd_line_weight((const double[3]){(double)g[0], (double)g[1], (double)g[2]}, u);
                 for (int64_t p = 0; p < EDGE; p++)
                     split_weight((tile_term *)packed + (k / TILE_ROWS * EDGE + p) * split3x3_columns(call) +
-                                     (step * LINES + y) * SPLIT_COLUMNS + split_at(channel % STRIP, k % TILE_ROWS),
+                                     (step * LINES + y) * SPLIT_COLUMNS + split_at(within, k % TILE_ROWS),
                                  u[p]);
             }
         }
@@ -243,7 +232,7 @@ static void split3x3_run(const df_call *call, int64_t task, void *scratch) {
     const int64_t parts = df_blocks(call->out_channels, call->columns), first = task / parts * call->block;
     const int64_t lines = df_min(call->block, split3x3_line_count(call) - first), across = winograd_across(call);
     const int64_t begin = task % parts * call->columns, end = df_min(begin + call->columns, call->out_channels);
-    const int64_t chunk = split3x3_columns(call), steps = split3x3_steps(call);
+    const int64_t chunk = split3x3_columns(call), steps = split_steps(call);
     split3x3_scratch s;
     split3x3_layout(call, lines, scratch, &s);
     const int64_t tiles = split3x3_place_tiles(call, first, lines, &s), plane = tiles * SPLIT_SUMS;

@@ -23,6 +23,14 @@ V_INLINE int64_t packed_at(int64_t depth, int64_t l, int64_t k) {
     return (k / COLUMNS * packed_words(depth) + l / PAIR) * COLUMNS * PAIR + k % COLUMNS * PAIR + l % PAIR;
 }
 
+/* Where a step's blocks are fewer than threads, these share its columns, in multiples. Returns how many tasks that is. */
+V_INLINE int64_t share_columns(df_call *call, int64_t blocks, int64_t multiple) {
+    call->columns = df_round_up(call->out_channels, multiple);
+    while (call->columns > multiple && blocks * df_blocks(call->out_channels, call->columns) < call->threads)
+        call->columns = df_round_up(call->columns / 2, multiple);
+    return blocks * df_blocks(call->out_channels, call->columns);
+}
+
 #if V_AMX
 #include "kernels/tiles.h"
 #else

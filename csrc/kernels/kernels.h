@@ -86,7 +86,6 @@ typedef struct df_kernels {
     const df_kernel *step[DF_STEP_KIND_COUNT];
     int32_t lanes;  /* biases are filled up to a multiple of this */
     bool direct3x3; /* Winograd's algorithm is not worth it here: a WINOGRAD step is computed directly */
-    bool any3x3;    /* it is worth to be a WINOGRAD step for images and channels of any size */
 } df_kernels;
 
 extern const df_kernels df_kernels_reference, df_kernels_portable, df_kernels_portable_bf16;

@@ -9,6 +9,7 @@
 enum {
     PARTS = 3,
     PRODUCTS = 6,
+    SPLIT_STEP = TILE_DEPTH,            /* channels of a step */
     SUMS = 4,                           /* tiles of sums at a time: three of columns and one of rows are left */
     SPLIT_COLUMNS = PARTS * TILE_TERMS, /* terms of 16 columns for one step and tap */
     SPLIT_SUMS = TILE_ROWS * TILE_ROWS  /* floats */
@@ -36,14 +37,25 @@ V_INLINE int64_t split_at(int64_t i, int64_t k) {
 static void split_weight(tile_term *to, double x) {
     float rest = (float)x;
     for (int part = 0; part < PARTS; part++) {
-        uint32_t bits;
+        const uint32_t bits = rounded(rest) & 0xffff0000U;
         float value;
-        memcpy(&bits, &rest, sizeof bits);
-        bits = (bits + 0x7fffU + ((bits >> 16) & 1U)) & 0xffff0000U;
         memcpy(&value, &bits, sizeof value);
         to[part * TILE_TERMS] = (tile_term)(bits >> 16);
         rest -= value;
     }
+}
+
+/* Steps of a call's channels: each of its inputs is filled up to whole ones. */
+static int64_t split_steps(const df_call *call) {
+    return df_blocks(call->split, SPLIT_STEP) + df_blocks(call->channels - call->split, SPLIT_STEP);
+}
+
+/* The step of a channel, and in *within its place there. */
+static int64_t split_step(const df_call *call, int64_t channel, int64_t *within) {
+    const bool second = channel >= call->split;
+    const int64_t in_input = second ? channel - call->split : channel;
+    *within = in_input % SPLIT_STEP;
+    return (second ? df_blocks(call->split, SPLIT_STEP) : 0) + in_input / SPLIT_STEP;
 }
 
 /* What the rows are multiplied with. */

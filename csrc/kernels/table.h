@@ -74,5 +74,5 @@ static const df_kernel add_step = {add_tasks, NULL, add_run, NULL, NULL};
                  [DF_STEP_SILU] = &silu_step,                                                                          \
                  [DF_STEP_ATTENTION] = &attention_step,                                                                \
                  [DF_STEP_ADD] = &add_step},                                                                           \
-        .lanes = COLUMNS, .direct3x3 = V_TILED, .any3x3 = V_AMX,                                                       \
+        .lanes = COLUMNS, .direct3x3 = V_TILED,                                                                        \
     }

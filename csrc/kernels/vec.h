@@ -175,6 +175,13 @@ V_INLINE vu v_rounded(vf v) {
     return bits + 0x7fffU + ((bits >> 16) & 1U);
 }
 
+/* The same of one float. */
+V_INLINE uint32_t rounded(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits + 0x7fffU + ((bits >> 16) & 1U);
+}
+
 /* Over the lanes, in their order. */
 V_INLINE float v_sum(vf v) {
     float lanes[LANES], sum = 0;
@@ -210,9 +217,7 @@ V_INLINE vf v_join(const vf follow[PAIR]) {
     return (vf)((v_rounded(follow[0]) >> 16) | (v_rounded(follow[1]) & 0xffff0000U));
 }
 V_INLINE term to_term(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    return (term)((bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16);
+    return (term)(rounded(x) >> 16);
 }
 V_INLINE v_terms v_to_terms(vf v) {
 #if V_SET == V_AVX512

@@ -66,8 +66,10 @@ static void check_options(fixture *f, df_options options, const double *expected
     const double error = relative_error(got, expected, IMAGES * VALUES);
     CHECK(error < bound, "%s: error %g, allowed %g", name, error, bound);
     df_engine_destroy(engine);
-    for (int32_t batch = 1; batch <= IMAGES; batch = batch * 2 + 1)
+    static const int32_t batches[] = {1, 3, 7, IMAGES}; /* 8 by 3 threads: shares of 2, 3 and 3 */
+    for (size_t i = 0; i < sizeof batches / sizeof *batches; i++)
         for (int32_t threads = 1; threads <= 3; threads++) {
+            const int32_t batch = batches[i];
             engine = engine_of(f, options, batch, threads);
             memset(again, 0xff, sizeof again);
             CHECK(!df_engine_predict(engine, IMAGES, f->x, f->t, again, NULL, &f->error), "%s", f->error.message);
