@@ -14,12 +14,15 @@ struct df_engine {
     df_model *model;
     int32_t batch, threads;
     df_memory memory;
-    float *arena;
-    char *scratch;
+    char *arena, *scratch;
     size_t worker_scratch;
     double *seconds; /* that each of the plan's steps took in the last evaluation */
     double *busy;    /* [threads][steps]: how long a thread was busy with its share of the images */
 };
+
+static int64_t unit_of(const df_model *model) { /* bytes of a value's element */
+    return model->kernels->half ? 2 : 4;
+}
 
 static size_t scratch_of_a_worker(const df_model *model) {
     size_t most = 0;
@@ -39,7 +42,7 @@ df_code df_engine_memory(const df_model *model, int32_t batch, int32_t threads, 
     if (code)
         return code;
     int64_t arena, scratch;
-    if (__builtin_mul_overflow(model->plan.arena, (int64_t)sizeof(float) * batch, &arena) ||
+    if (__builtin_mul_overflow(model->plan.arena, unit_of(model) * batch, &arena) ||
         __builtin_mul_overflow((int64_t)scratch_of_a_worker(model), (int64_t)threads, &scratch) ||
         arena > PTRDIFF_MAX - scratch)
         return df_fail(error, DF_INVALID, "batch %d: its activations are more bytes than an address can count", batch);
@@ -146,11 +149,15 @@ typedef struct group {
     int64_t images;
     const float *x;
     const int32_t *t;
-    float *eps, *arena;
+    float *eps;
+    char *arena;
 } group;
 
-static float *value_of(const df_engine *engine, const group *of, int32_t value) {
-    return value < 0 ? NULL : of->arena + engine->model->plan.places[value].offset * of->images;
+static void *value_of(const df_engine *engine, const group *of, int32_t value, int64_t element) {
+    if (value < 0)
+        return NULL;
+    const df_model *model = engine->model;
+    return of->arena + (model->plan.places[value].offset * of->images + element) * unit_of(model);
 }
 
 /* A step for a group. */
@@ -160,13 +167,13 @@ static df_call call_of(const df_engine *engine, const group *of, int32_t index, 
     df_call call = step->call;
     for (int j = 0; j < 3; j++)
         if (step->input[j] >= 0)
-            call.input[j] = value_of(engine, of, step->input[j]) + step->offset[j];
+            call.input[j] = value_of(engine, of, step->input[j], step->offset[j]);
     if (step->kind == DF_STEP_IMPORT)
         call.input[0] = of->x;
-    call.norm = value_of(engine, of, step->norm);
-    call.shift = value_of(engine, of, step->shift);
-    call.residual = value_of(engine, of, step->residual);
-    call.output = step->kind == DF_STEP_EXPORT ? of->eps : value_of(engine, of, step->output);
+    call.norm = value_of(engine, of, step->norm, 0);
+    call.shift = value_of(engine, of, step->shift, 0);
+    call.residual = value_of(engine, of, step->residual, 0);
+    call.output = step->kind == DF_STEP_EXPORT ? of->eps : value_of(engine, of, step->output, 0);
     if (step->weight >= 0 || step->merged) {
         call.weight = model->weights + model->packed[index].weight;
         call.bias = model->weights + model->packed[index].bias; /* zeros where there is none */
@@ -217,7 +224,7 @@ static void run_share(void *context, int64_t share, int32_t worker) {
                         .x = of->all->x + first * of_image,
                         .t = of->all->t ? of->all->t + first : NULL,
                         .eps = of->all->eps + first * of_image,
-                        .arena = of->all->arena + model->plan.arena * first};
+                        .arena = of->all->arena + model->plan.arena * first * unit_of(model)};
     double *busy = engine->busy + (int64_t)worker * model->plan.step_count;
     for (int32_t i = of->begin; i < of->end; i++) {
         const double start = now();

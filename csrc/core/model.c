@@ -85,9 +85,14 @@ static df_code pack_weights(df_model *model, const df_program *program, df_error
     return DF_OK;
 }
 
-static int64_t room(const df_plan_step *step, const df_plan_options *options) {
+static int64_t room_of_floats(const df_plan_step *step, const df_plan_options *options) {
     (void)options;
     return df_step_values(step);
+}
+
+static int64_t room_of_halves(const df_plan_step *step, const df_plan_options *options) {
+    (void)options;
+    return df_step_values(step) * (step->kind == DF_STEP_STATISTICS ? 2 : 1); /* statistics are floats */
 }
 
 /* Everything but the weights' values. */
@@ -106,7 +111,7 @@ static df_code plan_model(df_model *model, const df_program *program, const df_o
                                   .rough = options->precision == DF_BF16,
                                   .direct3x3 = model->kernels->direct3x3,
                                   .split_multiple = 1,
-                                  .room = room};
+                                  .room = model->kernels->half ? room_of_halves : room_of_floats};
     code = df_program_check(program, shapes, &model->time_steps, error);
     if (!code)
         code = df_plan_create(program, shapes, &plan, &model->plan, error);

@@ -46,7 +46,7 @@ typedef struct df_plan_step {
     df_call call; /* shapes and constants; the engine fills in the pointers */
 } df_plan_step;
 
-/* Where a value lives in the arena, in units of one image (the CPU's are floats): a batch multiplies both. */
+/* Where a value lives in the arena, in units of one image (the size of an activation): a batch multiplies both. */
 typedef struct df_place {
     int64_t offset, size;
 } df_place;

@@ -49,7 +49,7 @@ static size_t attention_bytes(const df_call *call) {
     return attention_layout(call, origin, &s);
 }
 
-static void attention_pack(const df_call *call, const float *k, const float *v, const attention_scratch *s) {
+static void attention_pack(const df_call *call, const value *k, const value *v, const attention_scratch *s) {
     const int64_t positions = attention_positions(call), dim = call->channels / call->parts;
     const int64_t words = packed_words(dim);
     for (int64_t j = 0; j < df_round_up(positions, COLUMNS); j++) { /* words, for a row's terms are a column's */
@@ -57,7 +57,7 @@ static void attention_pack(const df_call *call, const float *k, const float *v, 
         for (int64_t i = 0; i < words * PAIR; i += LANES) {
             const int64_t n = j < positions ? df_min(LANES, dim - i) : 0;
             term row[LANES];
-            v_store_terms(row, n > 0 ? v_load_n(k + j * call->pitch[1] + i, n) : v_set(0));
+            v_store_terms(row, n > 0 ? v_read_n(k + j * call->pitch[1] + i, n) : v_set(0));
             for (int64_t w = 0; w < df_min(LANES / PAIR, words - i / PAIR); w++, column += COLUMNS * PAIR)
                 memcpy(column, row + w * PAIR, PAIR * sizeof *row);
         }
@@ -67,14 +67,14 @@ static void attention_pack(const df_call *call, const float *k, const float *v, 
             vf follow[PAIR];
             for (int64_t l = 0; l < PAIR; l++)
                 follow[l] = i < dim && j + l < positions
-                                ? v_load_n(v + (j + l) * call->pitch[2] + i, df_min(LANES, dim - i))
+                                ? v_read_n(v + (j + l) * call->pitch[2] + i, df_min(LANES, dim - i))
                                 : v_set(0);
             v_store_words(s->values + packed_at(positions, j, i), v_join(follow));
         }
 }
 
 /* scores[rows][positions] = q k'. */
-static void attention_scores(const df_call *call, const float *q, int64_t rows, const attention_scratch *s) {
+static void attention_scores(const df_call *call, const value *q, int64_t rows, const attention_scratch *s) {
     const int64_t filled = df_round_up(attention_positions(call), COLUMNS), dim = call->channels / call->parts;
 #if V_BF16
     const term *queries = s->queries;
@@ -119,7 +119,7 @@ static float attention_softmax(float *row, int64_t positions, float scale) {
 }
 
 /* out[rows][dim] = scores v / total, and what is to be added. */
-static void attention_values(const df_call *call, const float *residual, float *out, int64_t rows,
+static void attention_values(const df_call *call, const value *residual, value *out, int64_t rows,
                              const attention_scratch *s) {
     const int64_t positions = attention_positions(call), filled = df_round_up(positions, COLUMNS);
     const int64_t c = call->channels, dim = c / call->parts;
@@ -135,16 +135,16 @@ static void attention_values(const df_call *call, const float *residual, float *
                 const int64_t n = df_min(LANES, dim - j);
                 vf v = v_load(s->sums + r * COLUMNS + j - i) / v_set(s->total[r]);
                 if (residual)
-                    v += v_load_n(residual + r * c + j, n);
-                v_store_n(out + r * c + j, v, n);
+                    v += v_read_n(residual + r * c + j, n);
+                v_write_n(out + r * c + j, v, n);
             }
     }
 }
 
 /* What a task reads and writes: queries, all keys and values of their head, and from the first query on the rest. */
 typedef struct attention_part {
-    const float *q, *k, *v, *residual;
-    float *output;
+    const value *q, *k, *v, *residual;
+    value *output;
     int64_t queries;
 } attention_part;
 
@@ -153,11 +153,12 @@ static attention_part attention_part_of(const df_call *call, int64_t task) {
     const int64_t portions = df_blocks(positions, call->block), first = task % portions * call->block;
     const int64_t image = task / portions / call->parts, head = task / portions % call->parts * (c / call->parts);
     const int64_t keys = image * positions, query = keys + first;
-    return (attention_part){.q = call->input[0] + query * call->pitch[0] + head,
-                            .k = call->input[1] + keys * call->pitch[1] + head,
-                            .v = call->input[2] + keys * call->pitch[2] + head,
-                            .residual = call->residual ? call->residual + query * c + head : NULL,
-                            .output = call->output + query * c + head,
+    const value *q = call->input[0], *k = call->input[1], *v = call->input[2], *residual = call->residual;
+    return (attention_part){.q = q + query * call->pitch[0] + head,
+                            .k = k + keys * call->pitch[1] + head,
+                            .v = v + keys * call->pitch[2] + head,
+                            .residual = residual ? residual + query * c + head : NULL,
+                            .output = (value *)call->output + query * c + head,
                             .queries = df_min(call->block, positions - first)};
 }
 

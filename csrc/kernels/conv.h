@@ -79,6 +79,7 @@ static void conv_gather(const df_call *call, const conv_pixel *pixels, int64_t r
     const int64_t c = call->channels, h = call->height, w = call->width, run = call->size * c;
     for (int64_t i = 0; i < rows; i++, panel += DEPTH) {
         const conv_pixel at = pixels[i];
+        const value *in = call->input[0];
         const int64_t left = at.x < 0 ? -at.x * c : 0, right = df_min(call->size, w - at.x) * c;
         for (int64_t ky = begin / run; ky * run < end; ky++) {
             const int64_t from = begin > ky * run ? begin - ky * run : 0, to = df_min(end - ky * run, run);
@@ -88,7 +89,7 @@ static void conv_gather(const df_call *call, const conv_pixel *pixels, int64_t r
             int64_t high = inside && right > low ? df_min(right, to) : low;
             term *row = panel + ky * run - begin;
             clear_terms(row + from, low - from);
-            copy_terms(row + low, call->input[0] + ((at.image * h + y) * w + at.x) * c + low, high - low);
+            copy_terms(row + low, in + ((at.image * h + y) * w + at.x) * c + low, high - low);
             clear_terms(row + high, to - high);
         }
         clear_terms(panel + end - begin, packed_words(end - begin) * PAIR - (end - begin));
@@ -98,11 +99,12 @@ static void conv_gather(const df_call *call, const conv_pixel *pixels, int64_t r
 /* The same of a 1x1 convolution at stride 1, which has one tap and may have two inputs. */
 static void conv_convert(const df_call *call, int64_t first, int64_t rows, int64_t begin, int64_t end, term *panel) {
     const int64_t c = call->channels, split = call->split, middle = df_min(begin > split ? begin : split, end);
+    const value *one = call->input[0], *two = call->input[1];
     for (int64_t row = first; row < first + rows; row++, panel += DEPTH) {
         if (begin < split)
-            copy_terms(panel, call->input[0] + row * split + begin, df_min(end, split) - begin);
+            copy_terms(panel, one + row * split + begin, df_min(end, split) - begin);
         if (end > middle)
-            copy_terms(panel + middle - begin, call->input[1] + row * (c - split) + middle - split, end - middle);
+            copy_terms(panel + middle - begin, two + row * (c - split) + middle - split, end - middle);
         clear_terms(panel + end - begin, packed_words(end - begin) * PAIR - (end - begin));
     }
 }
@@ -111,17 +113,17 @@ static void conv_finish(const df_call *call, const conv_scratch *s, int64_t row,
                         int64_t outs) {
     const int64_t k = call->out_channels, pixels_of_image = (int64_t)call->out_height * call->out_width;
     for (int64_t i = 0; i < rows; i++) {
-        const float *shift = call->shift ? call->shift + (row + i) / pixels_of_image * k + out : NULL;
-        const float *residual = call->residual ? call->residual + (row + i) * k + out : NULL;
-        float *output = call->output + (row + i) * k + out;
+        const value *shift = call->shift ? (const value *)call->shift + (row + i) / pixels_of_image * k + out : NULL;
+        const value *residual = call->residual ? (const value *)call->residual + (row + i) * k + out : NULL;
+        value *output = (value *)call->output + (row + i) * k + out;
         for (int64_t j = 0; j < outs; j += LANES) {
             const int64_t n = df_min(LANES, outs - j);
             vf v = v_load(s->sums + i * OUTS + j) + v_load(call->bias + out + j);
             if (shift)
-                v += v_load_n(shift + j, n);
+                v += v_read_n(shift + j, n);
             if (residual)
-                v += v_load_n(residual + j, n);
-            v_store_n(output + j, v, n);
+                v += v_read_n(residual + j, n);
+            v_write_n(output + j, v, n);
         }
     }
 }
@@ -142,8 +144,9 @@ static void conv_in_place(const df_call *call, int64_t row, int64_t rows, int64_
     for (int64_t l = 0, piece; l < c; l += piece) {
         const bool second = l >= split;
         const int64_t begin = second ? split : 0, end = second ? c : split, lda = end - begin;
+        const value *in = call->input[second];
         piece = df_min(DEPTH, end - l);
-        conv_multiply(call, rows, c, l, piece, call->input[second] + row * lda + l - begin, lda, out, outs, s);
+        conv_multiply(call, rows, c, l, piece, in + row * lda + l - begin, lda, out, outs, s);
     }
 }
 #endif

@@ -73,12 +73,12 @@ static void split1x1_read(const df_call *call, int64_t first, int64_t rows, cons
     tile_term *to = s->rows;
     for (int second = 0; second < (call->split < call->channels ? 2 : 1); second++) {
         const int64_t c = second ? call->channels - call->split : call->split;
-        const float *from = call->input[second] + first * c;
+        const value *from = (const value *)call->input[second] + first * c;
         for (int64_t row = 0; row < rows; row++, from += c)
             for (int64_t i = 0; i < c; i += SPLIT_STEP) {
                 const int64_t low = df_min(LANES, c - i), high = df_min(LANES, c - i - LANES);
-                split_store(to + i / SPLIT_STEP * step_apart + row * SPLIT_STEP, s->apart, v_load_n(from + i, low),
-                            high > 0 ? v_load_n(from + i + LANES, high) : v_set(0), false);
+                split_store(to + i / SPLIT_STEP * step_apart + row * SPLIT_STEP, s->apart, v_read_n(from + i, low),
+                            high > 0 ? v_read_n(from + i + LANES, high) : v_set(0), false);
             }
         to += df_blocks(c, SPLIT_STEP) * step_apart;
     }
@@ -103,10 +103,10 @@ static void split1x1_finish(split1x1_rest *rest, int64_t count) {
         const int64_t at = rest->row * k + out;
         vf v = v_load(rest->sums) + v_load(call->bias + out);
         if (call->shift)
-            v += v_load_n(call->shift + rest->row / pixels * k + out, n);
+            v += v_read_n((const value *)call->shift + rest->row / pixels * k + out, n);
         if (call->residual)
-            v += v_load_n(call->residual + at, n);
-        v_store_n(call->output + at, v, n);
+            v += v_read_n((const value *)call->residual + at, n);
+        v_write_n((value *)call->output + at, v, n);
     }
 }
 

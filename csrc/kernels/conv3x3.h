@@ -10,13 +10,14 @@
 enum {
     TAPS = 9,
     RUN = 6 * TILE_ROWS, /* pixels at a time, at most */
-    PATCH = 327680,      /* terms of a task's patch, at most (but for one line and its neighbours) */
-    WORTH = 256,         /* pixels of a task, at least, where there are threads enough: it reads all weights for them */
-    AHEAD = 1024         /* floats of the input that are fetched in advance */
+    PATCH = 196608,      /* terms of a patch, at most (but for one line and its neighbours) */
+    WORTH = 256,         /* pixels of a task, at least: it reads all weights for them */
+    AHEAD = 1024         /* values of the input that are fetched in advance */
 };
 
 typedef struct conv3x3_scratch {
     float sums[RUN * TILE_ROWS];
+    float add[TILE_ROWS]; /* to all of them */
     float spare[TILE_ROWS * TILE_ROWS];
     term patch[];
 } conv3x3_scratch;
@@ -30,28 +31,33 @@ static int64_t conv3x3_pitch(const df_call *call) {
     return (packed_words(call->channels) + 16) * PAIR;
 }
 
-static int64_t conv3x3_lines(const df_call *call) { /* of all images */
-    return call->images * ((int64_t)call->out_height + 1);
+static int64_t conv3x3_of_image(const df_call *call) { /* lines */
+    return (int64_t)call->out_height + 1;
 }
 
-/* Lines of a task, at most: of an image or a few, whatever call->images. */
+static int64_t conv3x3_lines(const df_call *call) { /* of all images */
+    return call->images * conv3x3_of_image(call);
+}
+
+/* Lines of a patch, at most: of some images or of a part of one, whatever call->images. */
 static int64_t conv3x3_most(const df_call *call) {
-    const int64_t fit = PATCH / (conv3x3_across(call) * conv3x3_pitch(call)) - 2;
-    return fit < 1 ? 1 : fit;
+    const int64_t fit = PATCH / (conv3x3_across(call) * conv3x3_pitch(call)) - 2, of_image = conv3x3_of_image(call);
+    return fit < 1 ? 1 : fit < of_image ? fit : fit / of_image * of_image;
+}
+
+/* Terms of a patch: with the lines above and below, and what the last tile reads beyond the end. */
+static int64_t conv3x3_patch_terms(const df_call *call) {
+    return ((conv3x3_most(call) + 2) * conv3x3_across(call) + 1 + TILE_ROWS) * conv3x3_pitch(call);
 }
 
 static size_t conv3x3_scratch_bytes(const df_call *call) {
-    /* The lines above and below, and what the last tile reads beyond the end. */
-    const int64_t pixels = (conv3x3_most(call) + 2) * conv3x3_across(call) + 1 + TILE_ROWS;
-    return sizeof(conv3x3_scratch) + (size_t)(pixels * conv3x3_pitch(call)) * sizeof(term);
+    return sizeof(conv3x3_scratch) + (size_t)(2 * conv3x3_patch_terms(call)) * sizeof(term);
 }
 
-/* Equal blocks of lines, as many as give each thread the same number of them unless they become small; where there are
- * fewer than threads, these share the columns. */
+/* Equal blocks of lines, one for each thread unless they become small; then threads share the columns. */
 static int64_t conv3x3_tasks(df_call *call) {
-    const int64_t lines = conv3x3_lines(call), threads = call->threads > 0 ? call->threads : 1;
-    const int64_t fewest = df_blocks(lines, conv3x3_most(call)), even = df_round_up(fewest, threads);
-    const int64_t blocks = lines * conv3x3_across(call) >= even * WORTH ? even : fewest;
+    const int64_t lines = conv3x3_lines(call), worth = lines * conv3x3_across(call) / WORTH;
+    const int64_t blocks = worth < 1 ? 1 : df_min(worth, call->threads > 0 ? call->threads : 1);
     call->block = df_blocks(lines, blocks);
     return share_columns(call, df_blocks(lines, call->block), COLUMNS);
 }
@@ -83,117 +89,224 @@ static void conv3x3_pack(const df_call *call, const float *weight, float *packed
 
 /* ---------------------------------------------------------------- inputs */
 
-/* A line of an image, as the convolution reads it. */
-V_INLINE void conv3x3_read_line(const df_call *call, int64_t image, int64_t y, term *to, const bool with_norm,
-                                const bool with_silu) {
-    const int64_t c = call->channels, pitch = conv3x3_pitch(call), up = call->upsample;
-    const int64_t pixel = (image * call->height + (y >> up)) * call->width;
-    const float *norm = with_norm ? call->norm + image * 3 * c : NULL;
-    for (int second = 0; second < (call->split < c ? 2 : 1); second++) {
-        const int64_t first = second ? call->split : 0, count = (second ? c : call->split) - first;
-        for (int64_t x = 0; x < call->out_width; x++) {
-            const float *from = call->input[second] + (pixel + (x >> up)) * count;
-            term *at = to + x * pitch + first;
-            for (int64_t i = 0; i < count; i += LANES) {
-                const int64_t n = df_min(LANES, count - i);
-                vf v = v_load_n(from + i, n);
-                __builtin_prefetch(from + i + AHEAD, 0, 2);
-                if (with_norm) {
-                    const float *of = norm + first + i;
-                    v = v_fma(v - v_load_n(of, n), v_load_n(of + c, n), v_load_n(of + 2 * c, n));
-                }
-                if (with_silu)
-                    v = silu_to_term(v);
-                if (n == LANES)
-                    v_store_terms(at + i, v);
-                else
-                    v_store_terms_n(at + i, v, n);
-            }
-        }
-    }
-    for (int64_t x = 0; x < call->out_width; x++)
-        clear_terms(to + x * pitch + c, packed_words(c) * PAIR - c);
+/* A patch on its way: lines of all images, the one above and the one below among them. A few pixels that follow each
+ * other are read together, one vector of channels after the other, first those of the one input, then of the other. */
+typedef struct conv3x3_reader {
+    const df_call *call;
+    int64_t lines, most;         /* to go, with this one; pixels to read together */
+    int64_t image, y, x, pixels; /* of the first of them; how many */
+    bool second;                 /* which input */
+    int64_t at, count;           /* channel of that input; of how many */
+    const value *from;           /* the line in that input */
+    const float *norm;           /* of its channels, or NULL */
+    term *line, *to;             /* the line, after its zeros; the first pixel's channels of that input */
+} conv3x3_reader;
+
+static void conv3x3_turn(conv3x3_reader *r) { /* to an input */
+    const df_call *call = r->call;
+    const int64_t first = r->second ? call->split : 0;
+    r->at = 0;
+    r->count = r->second ? call->channels - call->split : call->split;
+    r->from = (const value *)call->input[r->second] +
+              (r->image * call->height + (r->y >> call->upsample)) * call->width * r->count;
+    r->norm = call->norm ? call->norm + r->image * 3 * call->channels + first : NULL;
+    r->to = r->line + r->x * conv3x3_pitch(call) + first;
 }
 
-/* The lines around first..first+lines-1 of all images. */
-static void conv3x3_read(const df_call *call, int64_t first, int64_t lines, term *patch) {
-    const int64_t pitch = conv3x3_pitch(call), across = conv3x3_across(call), of_image = (int64_t)call->out_height + 1;
-    for (int64_t line = first - 1; line <= first + lines; line++, patch += across * pitch) {
-        const int64_t image = line / of_image, y = line % of_image - 1;
-        clear_terms(patch, pitch);
-        if (line < 0 || line >= conv3x3_lines(call) || y < 0)
-            clear_terms(patch, across * pitch);
-        else if (!call->norm)
-            conv3x3_read_line(call, image, y, patch + pitch, false, false);
-        else if (call->silu)
-            conv3x3_read_line(call, image, y, patch + pitch, true, true);
-        else
-            conv3x3_read_line(call, image, y, patch + pitch, true, false);
+/* To the next line that is not of zeros, or to the end. */
+static void conv3x3_next_line(conv3x3_reader *r) {
+    const df_call *call = r->call;
+    const int64_t pitch = conv3x3_pitch(call), across = conv3x3_across(call);
+    for (;; r->lines--) {
+        r->line += across * pitch;
+        clear_terms(r->line - pitch, packed_words(call->channels) * PAIR); /* behind the last line too */
+        if (!r->lines)
+            return;
+        if (++r->y == call->out_height) {
+            r->y = -1;
+            r->image++;
+        }
+        if (r->y >= 0 && r->image >= 0 && r->image < call->images)
+            break;
+        clear_terms(r->line, (across - 1) * pitch);
     }
-    clear_terms(patch, pitch);
+    r->x = 0;
+    r->pixels = df_min(r->most, call->out_width);
+    r->second = false;
+    conv3x3_turn(r);
+}
+
+static void conv3x3_next_pixels(conv3x3_reader *r) {
+    const df_call *call = r->call;
+    const int64_t c = call->channels, filled = packed_words(c) * PAIR;
+    if (!r->second && call->split < c) {
+        r->second = true;
+        conv3x3_turn(r);
+        return;
+    }
+    for (int64_t i = 0; i < r->pixels && c < filled; i++)
+        clear_terms(r->line + (r->x + i) * conv3x3_pitch(call) + c, filled - c);
+    r->x += r->pixels;
+    if (r->x == call->out_width) {
+        r->lines--;
+        conv3x3_next_line(r);
+        return;
+    }
+    r->pixels = df_min(r->most, call->out_width - r->x);
+    r->second = false;
+    conv3x3_turn(r);
+}
+
+/* The lines around first..first+lines-1 of all images, so many pixels at a time that it takes at most `taps` calls of
+ * conv3x3_read, if possible. */
+static conv3x3_reader conv3x3_begin(const df_call *call, int64_t first, int64_t lines, int64_t taps, term *patch) {
+    const int64_t of_image = conv3x3_of_image(call), above = first - 2 + of_image, width = call->out_width;
+    const int64_t vectors = df_blocks(call->split, LANES) + df_blocks(call->channels - call->split, LANES);
+    conv3x3_reader r = {.call = call, .lines = lines + 2, .most = 1, .line = patch};
+    while (r.most < width && (lines + 2) * df_blocks(width, r.most) * vectors > taps)
+        r.most++;
+    /* To the line before the first one, where the next step begins. */
+    r.image = above < 0 ? -1 : above / of_image - 1;
+    r.y = above < 0 ? -2 : above % of_image - 1;
+    r.line += conv3x3_pitch(call) - conv3x3_across(call) * conv3x3_pitch(call);
+    conv3x3_next_line(&r);
+    return r;
+}
+
+/* The next vector of some pixels, as the convolution reads it. What is stored beyond an input's channels are zeros, or
+ * overwritten later. */
+V_INLINE void conv3x3_read_as(conv3x3_reader *r, const bool with_norm, const bool with_silu) {
+    const int64_t n = df_min(LANES, r->count - r->at), pitch = conv3x3_pitch(r->call), c = r->call->channels;
+    const int64_t x = r->x, up = r->call->upsample, count = r->count;
+    const value *from = r->from + r->at;
+    term *to = r->to + r->at;
+    vf mean = v_set(0), factor = v_set(0), shift = v_set(0);
+    if (with_norm) {
+        const float *norm = r->norm + r->at;
+        mean = v_load_n(norm, n), factor = v_load_n(norm + c, n), shift = v_load_n(norm + 2 * c, n);
+    }
+    for (int64_t i = 0; i < r->pixels; i++, to += pitch) {
+        const value *at = from + ((x + i) >> up) * count;
+        vf v = v_read_n(at, n);
+        __builtin_prefetch(at + AHEAD, 0, 2);
+        if (with_norm)
+            v = v_fma(v - mean, factor, shift);
+        v_store_terms(to, with_silu ? silu_to_term(v) : v);
+    }
+    r->at += LANES;
+    if (r->at >= count)
+        conv3x3_next_pixels(r);
+}
+
+V_INLINE void conv3x3_read(conv3x3_reader *r) {
+    if (!r->lines)
+        return;
+    if (!r->norm)
+        conv3x3_read_as(r, false, false);
+    else if (r->call->silu)
+        conv3x3_read_as(r, true, true);
+    else
+        conv3x3_read_as(r, true, false);
+}
+
+static void conv3x3_read_rest(conv3x3_reader *r) {
+    while (r->lines)
+        conv3x3_read(r);
 }
 
 /* ---------------------------------------------------------------- outputs */
 
 /* Up to RUN pixels of an image that follow each other, the zeros at the end of a line among them, and 16 outputs of each.
- * Their sums are in memory while those of the next run are being taken: what is left to do for them, and fetching what
- * that will need, goes on beside the tiles, which are busy for 16 cycles with each product. */
+ * Their sums are in memory while those of the next run are being taken. */
 typedef struct conv3x3_pixels {
-    int64_t image, y, x, count; /* what is left */
-    int64_t out;
-    const float *sums; /* [count][16] */
+    int64_t image, x, count; /* what is left; x of the next */
+    int64_t out, at;         /* channel; offset in the output of the next that is no zero */
+    const float *sums;       /* [count][16] */
 } conv3x3_pixels;
 
-/* The offset in the output of the next of them, or -1: it is a zero. */
-V_INLINE int64_t conv3x3_next(const df_call *call, conv3x3_pixels *at) {
-    const int64_t width = call->out_width, x = at->x;
-    at->count--;
-    at->x = x == width ? 0 : x + 1;
-    at->y += x == width;
-    return x == width ? -1 : ((at->image * call->out_height + at->y) * width + x) * call->out_channels + at->out;
+/* The next `count` of them: from sums to outputs. */
+V_INLINE void conv3x3_finish_as(const df_call *call, conv3x3_pixels *p, const float *add, int64_t count,
+                                const bool with_residual) {
+    const int64_t k = call->out_channels, n = df_min(LANES, k - p->out), width = call->out_width;
+    const value *residual = call->residual;
+    value *output = call->output;
+    const vf more = v_load(add);
+    const float *sums = p->sums, *end = sums + df_min(count, p->count) * TILE_ROWS;
+    int64_t x = p->x, at = p->at;
+    p->count -= count;
+    for (; sums < end; sums += TILE_ROWS, x++) {
+        if (x == width) {
+            x = -1;
+            continue;
+        }
+        vf v = v_load(sums) + more;
+        if (with_residual)
+            v += v_read_n(residual + at, n);
+        v_write_n(output + at, v, n);
+        at += k;
+    }
+    p->sums = sums, p->x = x, p->at = at;
 }
 
-/* The next `count` of them: from sums to outputs. */
-V_INLINE void conv3x3_finish(const df_call *call, conv3x3_pixels *at, int64_t count) {
-    const int64_t k = call->out_channels, n = df_min(LANES, k - at->out);
-    if (!at->count)
+V_INLINE void conv3x3_finish(const df_call *call, conv3x3_pixels *p, const float *add, int64_t count) {
+    if (p->count <= 0)
         return;
-    vf add = v_load(call->bias + at->out);
-    if (call->shift)
-        add += v_load_n(call->shift + at->image * k + at->out, n);
-    for (int64_t i = df_min(count, at->count); i > 0; i--, at->sums += TILE_ROWS) {
-        const int64_t pixel = conv3x3_next(call, at);
-        if (pixel < 0)
-            continue;
-        vf v = v_load(at->sums) + add;
-        if (call->residual)
-            v += v_load_n(call->residual + pixel, n);
-        v_store_n(call->output + pixel, v, n);
-    }
+    if (call->residual)
+        conv3x3_finish_as(call, p, add, count, true);
+    else
+        conv3x3_finish_as(call, p, add, count, false);
 }
 
 /* Where that will read and write. */
-V_INLINE void conv3x3_fetch(const df_call *call, conv3x3_pixels *at, int64_t count) {
-    for (int64_t i = df_min(count, at->count); i > 0; i--) {
-        const int64_t pixel = conv3x3_next(call, at);
-        if (pixel < 0)
+V_INLINE void conv3x3_fetch(const df_call *call, conv3x3_pixels *p, int64_t count) {
+    const value *residual = call->residual ? call->residual : call->output, *output = call->output;
+    const int64_t width = call->out_width, k = call->out_channels;
+    int64_t x = p->x, at = p->at;
+    for (int64_t i = df_min(count, p->count); i > 0; i--, x++) {
+        if (x == width) {
+            x = -1;
             continue;
-        __builtin_prefetch(call->output + pixel, 1, 2);
-        if (call->residual)
-            __builtin_prefetch(call->residual + pixel, 0, 2);
+        }
+        __builtin_prefetch(output + at, 1, 2);
+        __builtin_prefetch(residual + at, 0, 2);
+        at += k;
     }
+    p->count -= count, p->x = x, p->at = at;
 }
 
-/* The sums of `tiles` x 16 pixels, whose upper left neighbours are at `a`, and what is left of the run before them. As
- * many sums as there are registers for, so that each tile of weights, which comes from further away, is used often; taps
- * within steps of 32 channels, so that what they share of the pixels stays near. */
+/* What is added to all pixels of a run. */
+static void conv3x3_add(const df_call *call, const conv3x3_pixels *p, float *add) {
+    const int64_t k = call->out_channels;
+    vf v = v_load(call->bias + p->out);
+    if (call->shift)
+        v += v_read_n((const value *)call->shift + p->image * k + p->out, df_min(LANES, k - p->out));
+    v_store(add, v);
+}
+
+/* ---------------------------------------------------------------- products */
+
+/* A task's state beside its tiles. They are busy for 16 cycles with each product, in which the rest of the core has time for
+ * what is left of the run before and for the next patch: a little after each tap, for a processor looks ahead by some
+ * hundred instructions only, and what comes in one piece keeps the tiles waiting. */
+typedef struct conv3x3_aside {
+    conv3x3_pixels before;
+    conv3x3_reader next;
+    conv3x3_scratch *s;
+} conv3x3_aside;
+
+/* The sums of `tiles` x 16 pixels, whose upper left neighbours are at `a`. As many sums as there are registers for, so
+ * that each tile of weights, which comes from further away, is used often; taps within steps of 32 channels, so that what
+ * they share of the pixels stays near. */
 V_INLINE void conv3x3_sums(const df_call *call, const int tiles, const int64_t taps[TAPS], const term *a,
-                           const conv3x3_pixels *now, conv3x3_pixels *before, conv3x3_scratch *s) {
+                           const conv3x3_pixels *now, conv3x3_aside *aside) {
     const int64_t pitch = conv3x3_pitch(call), apart = pitch * (int64_t)sizeof *a;
     const int64_t line = TILE_ROWS * (int64_t)sizeof(float), steps = packed_words(call->channels) / STEP;
-    const int64_t share = df_blocks(RUN, steps); /* so they are done with the sums before new ones are stored */
+    const int64_t share = df_blocks(RUN, steps * TAPS); /* so they are done with the sums before new ones are stored */
     const term *b = (const term *)call->weight + conv3x3_at(call, now->out);
+    conv3x3_scratch *s = aside->s;
     conv3x3_pixels soon = *now;
+    if (now->out % (64 / (int64_t)sizeof(value)))
+        soon.count = 0; /* the same lines as those of the outputs before */
     TILES_BARRIER();
 #define EACH_TILE(what) what(0) what(1) what(2) what(3) what(4) what(5)
 #define ZERO(tile)                                                                                                     \
@@ -209,15 +322,21 @@ V_INLINE void conv3x3_sums(const df_call *call, const int tiles, const int64_t t
         tile_store(tile, s->sums + tile * TILE_ROWS * TILE_ROWS, line);
     EACH_TILE(ZERO)
     for (int64_t step = 0; step < steps; step++, a += TILE_DEPTH) {
-        for (int64_t tap = 0; tap < TAPS; tap++, b += TILE_TERMS) {
+        V_ROLLED for (int64_t tap = 0; tap < TAPS; tap++, b += TILE_TERMS) {
             const term *row = a + taps[tap];
             tile_load(7, b, line);
-            EACH_TILE(DOT)
+            DOT(0)
+            DOT(1)
+            DOT(2)
+            conv3x3_finish(call, &aside->before, s->add, share);
+            conv3x3_fetch(call, &soon, share);
+            DOT(3)
+            DOT(4)
+            DOT(5)
+            conv3x3_read(&aside->next);
         }
         /* The way from tiles to memory falls asleep after some 1500 cycles and takes 1000 to wake up (Intel Xeon, 2026). */
         tile_store(7, s->spare, line);
-        conv3x3_finish(call, before, share);
-        conv3x3_fetch(call, &soon, share);
     }
     TILES_BARRIER(); /* the sums before are read */
     EACH_TILE(STORE)
@@ -226,47 +345,72 @@ V_INLINE void conv3x3_sums(const df_call *call, const int tiles, const int64_t t
 #undef DOT
 #undef STORE
     TILES_BARRIER();
+    conv3x3_add(call, now, s->add);
 }
 
-/* Lines y..y+lines-1 of an image, whose line above begins the patch, for 16 outputs; `before`: the run before this one. */
-static void conv3x3_multiply(const df_call *call, conv3x3_pixels at, int64_t lines, const term *patch,
-                             conv3x3_pixels *before, conv3x3_scratch *s) {
-    const int64_t pitch = conv3x3_pitch(call), across = conv3x3_across(call), pixels = lines * across - 1, y = at.y;
+/* Lines y..y+lines-1 of an image, whose line above begins the patch, for 16 outputs. */
+static void conv3x3_multiply(const df_call *call, int64_t image, int64_t y, int64_t lines, int64_t out,
+                             const term *patch, conv3x3_aside *aside) {
+    const int64_t pitch = conv3x3_pitch(call), across = conv3x3_across(call), pixels = lines * across - 1;
+    const int64_t k = call->out_channels, width = call->out_width;
     int64_t taps[TAPS];
     for (int64_t tap = 0; tap < TAPS; tap++)
         taps[tap] = (tap / 3 * across + tap % 3) * pitch;
     for (int64_t first = 0; first < pixels; first += RUN) {
         const term *a = patch + first * pitch;
-        at.y = y + first / across, at.x = first % across, at.count = df_min(RUN, pixels - first), at.sums = s->sums;
+        const int64_t before = (image * call->out_height + y) * width + first - first / across; /* that are no zeros */
+        const conv3x3_pixels at = {.image = image,
+                                   .x = first % across,
+                                   .count = df_min(RUN, pixels - first),
+                                   .out = out,
+                                   .at = before * k + out,
+                                   .sums = aside->s->sums};
         /* clang-format off */
-#define RUN_OF(n) case n: conv3x3_sums(call, n, taps, a, &at, before, s); break;
+#define RUN_OF(n) case n: conv3x3_sums(call, n, taps, a, &at, aside); break;
         switch (df_blocks(at.count, TILE_ROWS)) {
         RUN_OF(1) RUN_OF(2) RUN_OF(3) RUN_OF(4) RUN_OF(5) RUN_OF(6)
         default: break;
         }
 #undef RUN_OF
         /* clang-format on */
-        *before = at;
+        aside->before = at;
     }
+}
+
+/* Outputs begin..end-1 of lines first..first+lines-1 of all images, which are the patch. */
+static void conv3x3_lines_of(const df_call *call, int64_t first, int64_t lines, int64_t begin, int64_t end,
+                             const term *patch, conv3x3_aside *aside) {
+    const int64_t of_image = conv3x3_of_image(call), apart = conv3x3_across(call) * conv3x3_pitch(call);
+    for (int64_t out = begin; out < end; out += TILE_ROWS)
+        for (int64_t line = first; line < first + lines;) {
+            const int64_t y = line % of_image - 1, rest = df_min(of_image - 1 - y, first + lines - line);
+            if (y >= 0)
+                conv3x3_multiply(call, line / of_image, y, rest, out, patch + (line - first) * apart, aside);
+            line += y < 0 ? 1 : rest;
+        }
 }
 
 static void conv3x3_run(const df_call *call, int64_t task, void *scratch) {
     conv3x3_scratch *s = scratch;
-    const int64_t parts = df_blocks(call->out_channels, call->columns), first = task / parts * call->block;
-    const int64_t lines = df_min(call->block, conv3x3_lines(call) - first), of_image = (int64_t)call->out_height + 1;
+    const int64_t parts = df_blocks(call->out_channels, call->columns), most = conv3x3_most(call);
     const int64_t begin = task % parts * call->columns, end = df_min(begin + call->columns, call->out_channels);
-    conv3x3_pixels before = {.count = 0};
-    conv3x3_read(call, first, lines, s->patch);
+    const int64_t first = task / parts * call->block, last = df_min(first + call->block, conv3x3_lines(call));
+    term *patch = s->patch, *other = patch + conv3x3_patch_terms(call);
+    conv3x3_aside aside = {.s = s, .next = conv3x3_begin(call, first, df_min(most, last - first), 0, patch)};
     tiles_open();
-    for (int64_t out = begin; out < end; out += TILE_ROWS)
-        for (int64_t line = first; line < first + lines;) {
-            const conv3x3_pixels at = {.image = line / of_image, .y = line % of_image - 1, .out = out};
-            const int64_t rest = df_min(of_image - 1 - at.y, first + lines - line);
-            const term *above = s->patch + (line - first) * conv3x3_across(call) * conv3x3_pitch(call);
-            if (at.y >= 0)
-                conv3x3_multiply(call, at, rest, above, &before, s);
-            line += at.y < 0 ? 1 : rest;
+    for (int64_t line = first, lines; line < last; line += lines) {
+        lines = df_min(most, last - line);
+        conv3x3_read_rest(&aside.next);
+        if (line + lines < last) {
+            const int64_t taps = df_blocks(lines * conv3x3_across(call), RUN) * df_blocks(end - begin, TILE_ROWS) *
+                                 packed_words(call->channels) / STEP * TAPS;
+            aside.next = conv3x3_begin(call, line + lines, df_min(most, last - line - lines), taps, other);
         }
+        conv3x3_lines_of(call, line, lines, begin, end, patch, &aside);
+        term *done = patch;
+        patch = other;
+        other = done;
+    }
     tiles_close();
-    conv3x3_finish(call, &before, RUN);
+    conv3x3_finish(call, &aside.before, s->add, RUN);
 }

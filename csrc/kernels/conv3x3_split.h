@@ -204,13 +204,13 @@ static void split3x3_finish(split3x3_rest *rest, int64_t count) {
         V_UNROLL for (int p = 0; p < EDGE; p++) m[p] = v_load(rest->sums + p * rest->plane);
         winograd_out(m, result);
         if (call->shift)
-            add += v_load_n(call->shift + place.image * k + out, n);
+            add += v_read_n((const value *)call->shift + place.image * k + out, n);
         V_UNROLL for (int i = 0; i < TILE; i++) if (i < place.columns) {
             const int64_t at = place.at + i * k + out;
             vf v = result[i] + add;
             if (call->residual)
-                v += v_load_n(call->residual + at, n);
-            v_store_n(call->output + at, v, n);
+                v += v_read_n((const value *)call->residual + at, n);
+            v_write_n((value *)call->output + at, v, n);
         }
     }
 }

@@ -13,16 +13,18 @@ static int64_t value_tasks(df_call *call) {
 static void silu_run(const df_call *call, int64_t task, void *scratch) {
     (void)scratch;
     const int64_t end = df_min(value_count(call), (task + 1) * VALUES);
+    const value *in = call->input[0];
+    value *out = call->output;
     for (int64_t i = task * VALUES; i < end; i += LANES) {
         const int64_t n = df_min(LANES, end - i);
-        v_store_n(call->output + i, silu(v_load_n(call->input[0] + i, n)), n);
+        v_write_n(out + i, silu(v_read_n(in + i, n)), n);
     }
 }
 
-static void add_values(const float *a, const float *b, float *out, int64_t count) {
+static void add_values(const value *a, const value *b, value *out, int64_t count) {
     for (int64_t i = 0; i < count; i += LANES) {
         const int64_t n = df_min(LANES, count - i);
-        v_store_n(out + i, v_load_n(a + i, n) + v_load_n(b + i, n), n);
+        v_write_n(out + i, v_read_n(a + i, n) + v_read_n(b + i, n), n);
     }
 }
 
@@ -34,13 +36,14 @@ static int64_t add_tasks(df_call *call) {
 static void add_run(const df_call *call, int64_t task, void *scratch) {
     (void)scratch;
     const int64_t c = call->channels;
+    const value *a = call->input[0], *b = call->input[1];
+    value *out = call->output;
     if (call->broadcast) {
-        const float *vector = call->input[1] + task / call->height * c;
+        const value *vector = b + task / call->height * c;
         for (int64_t p = task * call->width; p < (task + 1) * call->width; p++)
-            add_values(call->input[0] + p * c, vector, call->output + p * c, c);
+            add_values(a + p * c, vector, out + p * c, c);
     } else {
         const int64_t first = task * VALUES;
-        add_values(call->input[0] + first, call->input[1] + first, call->output + first,
-                   df_min(VALUES, value_count(call) - first));
+        add_values(a + first, b + first, out + first, df_min(VALUES, value_count(call) - first));
     }
 }

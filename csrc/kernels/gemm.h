@@ -156,13 +156,13 @@ static void gemm(int64_t rows, int64_t depth, const term *a, int64_t lda, const 
 }
 #endif
 
-/* Floats to terms. */
-V_INLINE void copy_terms(term *to, const float *from, int64_t count) {
+/* Values to terms. */
+V_INLINE void copy_terms(term *to, const value *from, int64_t count) {
     int64_t i = 0;
     for (; i + LANES <= count; i += LANES)
-        v_store_terms(to + i, v_load(from + i));
+        v_store_terms(to + i, v_read(from + i));
     if (i < count)
-        v_store_terms_n(to + i, v_load_n(from + i, count - i), count - i);
+        v_store_terms_n(to + i, v_read_n(from + i, count - i), count - i);
 }
 
 V_INLINE void clear_terms(term *to, int64_t count) {

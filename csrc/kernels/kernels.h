@@ -1,6 +1,7 @@
 /* The seam between plan and kernels: a step of a plan is one df_call, and a table of kernels per instruction set.
  *
- * Activations are float32, [images][height * width][channels], without gaps. A kernel splits its step into tasks that
+ * Values, [images][height * width][channels] without gaps, are float32 or, where a table says so, bfloat16. A norm's
+ * statistics, weights, and images before IMPORT and after EXPORT are float32. A kernel splits its step into tasks that
  * any thread may run in any order. An output's bits must depend on its own image only: how tasks are cut (which may
  * depend on the number of images and threads), and which rows share a register tile, must never change the order of a
  * sum. */
@@ -55,19 +56,19 @@ typedef struct df_call {
     int32_t parts;                               /* norm: groups; attention: heads */
     int32_t split;                               /* the input's channels from here on are those of input[1]: 1x1 conv at
                                                   * stride 1, winograd, norm, statistics, concat; else `channels` */
-    int32_t pitch[3];                            /* attention: floats from one position of an input to the next */
+    int32_t pitch[3];                            /* attention: values from one position of an input to the next */
     float epsilon;                               /* norm, statistics */
     bool silu;                                   /* norm; winograd: after its norm */
     bool broadcast;                              /* add: input[1] is one vector per image */
     bool upsample;                               /* winograd: each pixel of the input stands for 2 x 2 */
-    const float *input[3];                       /* attention: q, k, v; add and concat: two */
+    const void *input[3];                        /* attention: q, k, v; add and concat: two */
     const int32_t *time;                         /* time: [images] */
     const float *norm;                           /* winograd: (input - mean) * factor + shift is read, or NULL */
     const float *weight;                         /* conv: as `pack` wrote it; norm: scale; time: [steps][channels] */
     const float *bias;                           /* conv: [out_channels] zero-filled up to `lanes`; norm: shift */
-    const float *shift;                          /* conv: [images][out_channels] to add per image, or NULL */
-    const float *residual;                       /* conv, attention: to add, as output, or NULL */
-    float *output;
+    const void *shift;                           /* conv: [images][out_channels] to add per image, or NULL */
+    const void *residual;                        /* conv, attention: to add, as output, or NULL */
+    void *output;
     int64_t block, columns; /* of a task, from `tasks`: tiles (winograd), rows (conv) or queries (attention), and output
                              * channels (the first two) */
 } df_call;
@@ -86,6 +87,7 @@ typedef struct df_kernels {
     const df_kernel *step[DF_STEP_KIND_COUNT];
     int32_t lanes;  /* biases are filled up to a multiple of this */
     bool direct3x3; /* Winograd's algorithm is not worth it here: a WINOGRAD step is computed directly */
+    bool half;      /* values are bfloat16 */
 } df_kernels;
 
 extern const df_kernels df_kernels_reference, df_kernels_portable, df_kernels_portable_bf16;
@@ -99,11 +101,14 @@ extern const df_kernels df_kernels_amx, df_kernels_amx_bf16;
 extern const df_kernels df_kernels_neon, df_kernels_neon_bf16;
 #endif
 
-/* Steps that only move values, the same for every instruction set. */
-extern const df_kernel df_move_import, df_move_export, df_move_time, df_move_concat, df_move_upsample;
-#define DF_MOVES                                                                                                       \
-    [DF_STEP_IMPORT] = &df_move_import, [DF_STEP_EXPORT] = &df_move_export, [DF_STEP_TIME] = &df_move_time,            \
-    [DF_STEP_CONCAT] = &df_move_concat, [DF_STEP_UPSAMPLE] = &df_move_upsample
+/* Steps that only move values, the same for every instruction set; `half`: values that are bfloat16. */
+typedef struct df_moves {
+    df_kernel import, export, time, concat, upsample;
+} df_moves;
+extern const df_moves df_moves_float, df_moves_half;
+#define DF_MOVES(moves)                                                                                                \
+    [DF_STEP_IMPORT] = &(moves).import, [DF_STEP_EXPORT] = &(moves).export, [DF_STEP_TIME] = &(moves).time,            \
+    [DF_STEP_CONCAT] = &(moves).concat, [DF_STEP_UPSAMPLE] = &(moves).upsample
 
 static inline int64_t df_round_up(int64_t value, int64_t multiple) {
     return (value + multiple - 1) / multiple * multiple;

@@ -46,7 +46,7 @@ V_INLINE void add_lanes(double *sums, vf v, int64_t n) {
 
 /* Of x - mean: the sums over some pixels of up to `vectors` vectors of channels, the last one of n, and of their
  * squares. Several vectors at a time keep more than one chain of additions going. */
-V_INLINE void norm_span(const float *in, int64_t pixels, int64_t pitch, const int vectors, int64_t n, const float *mean,
+V_INLINE void norm_span(const value *in, int64_t pixels, int64_t pitch, const int vectors, int64_t n, const float *mean,
                         double *sums, double *squares, const bool with_squares) {
     enum { MOST = 4 };
     vf sum[MOST], square[MOST], middle[MOST];
@@ -56,7 +56,7 @@ V_INLINE void norm_span(const float *in, int64_t pixels, int64_t pitch, const in
     }
     for (int64_t p = 0; p < pixels; p++, in += pitch)
         V_UNROLL for (int i = 0; i < vectors; i++) {
-            const vf x = v_load_n(in + i * LANES, i == vectors - 1 ? n : LANES) - middle[i];
+            const vf x = v_read_n(in + i * LANES, i == vectors - 1 ? n : LANES) - middle[i];
             sum[i] += x;
             if (with_squares)
                 square[i] = v_fma(x, x, square[i]);
@@ -69,10 +69,10 @@ V_INLINE void norm_span(const float *in, int64_t pixels, int64_t pitch, const in
 }
 
 /* The same over any number of pixels. */
-V_INLINE void norm_sums_of(const float *in, int64_t pixels, int64_t pitch, int64_t channels, const float *mean,
+V_INLINE void norm_sums_of(const value *in, int64_t pixels, int64_t pitch, int64_t channels, const float *mean,
                            double *sums, double *squares, const bool with_squares) {
     for (int64_t p = 0; p < pixels; p += SPAN) {
-        const float *at = in + p * pitch;
+        const value *at = in + p * pitch;
         const int64_t count = df_min(SPAN, pixels - p);
         int64_t i = 0;
         for (; i + 4 * LANES <= channels; i += 4 * LANES)
@@ -86,20 +86,21 @@ V_INLINE void norm_sums_of(const float *in, int64_t pixels, int64_t pitch, int64
 
 /* Channels first..first+channels-1 of an image that lie in one of the step's inputs. */
 typedef struct norm_piece {
-    const float *in;
+    const value *in;
     int64_t pitch, at, channels; /* at: in the task's arrays */
 } norm_piece;
 
 /* Into piece[2]; returns how many there are. */
 static int norm_pieces(const df_call *call, int64_t image, int64_t first, int64_t channels, norm_piece *piece) {
     const int64_t pixels = (int64_t)call->height * call->width, c = call->channels, split = call->split;
+    const value *one = call->input[0], *two = call->input[1];
     int count = 0;
     if (first < split)
         piece[count++] =
-            (norm_piece){call->input[0] + image * pixels * split + first, split, 0, df_min(channels, split - first)};
+            (norm_piece){one + image * pixels * split + first, split, 0, df_min(channels, split - first)};
     if (first + channels > split) {
         const int64_t begin = first > split ? first : split;
-        piece[count++] = (norm_piece){call->input[1] + image * pixels * (c - split) + begin - split, c - split,
+        piece[count++] = (norm_piece){two + image * pixels * (c - split) + begin - split, c - split,
                                       begin - first, first + channels - begin};
     }
     return count;
@@ -127,14 +128,14 @@ static double norm_mean(const double *sums, int64_t size, int64_t pixels) {
     return total / (double)(size * pixels);
 }
 
-V_INLINE void norm_apply(const norm_piece *p, int64_t pixels, float *out, int64_t pitch, const float *mean,
+V_INLINE void norm_apply(const norm_piece *p, int64_t pixels, value *out, int64_t pitch, const float *mean,
                          const float *factor, const float *shift, const bool with_silu) {
     for (int64_t q = 0; q < pixels; q++)
         for (int64_t i = 0; i < p->channels; i += LANES) {
             const int64_t n = df_min(LANES, p->channels - i), at = p->at + i;
-            const vf x = v_load_n(p->in + q * p->pitch + i, n) - v_load_n(mean + at, n);
+            const vf x = v_read_n(p->in + q * p->pitch + i, n) - v_load_n(mean + at, n);
             const vf y = v_fma(x, v_load_n(factor + at, n), v_load_n(shift + at, n));
-            v_store_n(out + q * pitch + at, with_silu ? silu(y) : y, n);
+            v_write_n(out + q * pitch + at, with_silu ? silu(y) : y, n);
         }
 }
 
@@ -168,14 +169,14 @@ V_INLINE void norm_task(const df_call *call, int64_t task, void *scratch, const 
         }
     }
     if (statistics) {
-        float *out = call->output + image * 3 * c + first;
+        float *out = (float *)call->output + image * 3 * c + first;
         memcpy(out, mean, (size_t)channels * sizeof *out);
         memcpy(out + c, factor, (size_t)channels * sizeof *out);
         memcpy(out + 2 * c, shift, (size_t)channels * sizeof *out);
         return;
     }
     for (const norm_piece *p = piece; p < piece + pieces; p++) {
-        float *out = call->output + image * pixels * c + first;
+        value *out = (value *)call->output + image * pixels * c + first;
         if (call->silu)
             norm_apply(p, pixels, out, c, mean, factor, shift, true);
         else

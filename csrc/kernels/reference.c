@@ -31,7 +31,8 @@ static void conv_pack(const df_call *call, const float *weight, float *packed) {
 static double input_at(const df_call *call, int64_t image, int64_t y, int64_t x, int64_t i) {
     const bool second = i >= call->split;
     const int64_t first = second ? call->split : 0, pitch = second ? call->channels - call->split : call->split;
-    return call->input[second][((image * call->height + y) * call->width + x) * pitch + i - first];
+    const float *in = call->input[second];
+    return in[((image * call->height + y) * call->width + x) * pitch + i - first];
 }
 
 /* The same as a convolution reads it: upsampled and normalised. */
@@ -55,6 +56,8 @@ static void conv_run(const df_call *call, int64_t task, void *scratch) {
     const int64_t h = call->upsample ? 2 * call->height : call->height,
                   w = call->upsample ? 2 * call->width : call->width;
     const int64_t pixels = (int64_t)call->out_height * call->out_width, image = task / pixels, pixel = task % pixels;
+    const float *shift = call->shift, *residual = call->residual;
+    float *output = call->output;
     for (int64_t tap = 0; tap < taps; tap++) {
         const int64_t y = pixel / call->out_width * call->stride + tap / call->size - (call->size - 1) / 2;
         const int64_t x = pixel % call->out_width * call->stride + tap % call->size - (call->size - 1) / 2;
@@ -67,11 +70,11 @@ static void conv_run(const df_call *call, int64_t task, void *scratch) {
         for (int64_t tap = 0; tap < taps; tap++)
             for (int64_t i = 0; i < c; i++)
                 sum += window[tap * c + i] * (double)call->weight[(out * c + i) * taps + tap];
-        if (call->shift)
-            sum += call->shift[image * k + out];
-        if (call->residual)
-            sum += call->residual[task * k + out];
-        call->output[task * k + out] = (float)sum;
+        if (shift)
+            sum += shift[image * k + out];
+        if (residual)
+            sum += residual[task * k + out];
+        output[task * k + out] = (float)sum;
     }
 }
 
@@ -96,6 +99,7 @@ static void norm_run(const df_call *call, int64_t task, void *scratch) {
     (void)scratch;
     const int64_t c = call->channels, h = call->height, w = call->width, size = c / call->parts;
     const int64_t image = task / call->parts, first = task % call->parts * size;
+    float *output = call->output;
     double mean, variance;
     group_statistics(call, image, first, &mean, &variance);
     const double inverse = 1.0 / sqrt(variance + (double)call->epsilon);
@@ -103,7 +107,7 @@ static void norm_run(const df_call *call, int64_t task, void *scratch) {
         for (int64_t i = first; i < first + size; i++) {
             const double y = (input_at(call, image, p / w, p % w, i) - mean) * inverse * (double)call->weight[i] +
                              (double)call->bias[i];
-            call->output[(image * h * w + p) * c + i] = (float)(call->silu ? silu(y) : y);
+            output[(image * h * w + p) * c + i] = (float)(call->silu ? silu(y) : y);
         }
 }
 
@@ -116,7 +120,7 @@ static void statistics_run(const df_call *call, int64_t task, void *scratch) {
     group_statistics(call, image, first, &mean, &variance);
     const double inverse = 1.0 / sqrt(variance + (double)call->epsilon);
     for (int64_t i = first; i < first + size; i++) {
-        float *out = call->output + image * 3 * c + i;
+        float *out = (float *)call->output + image * 3 * c + i;
         const double factor = inverse * (double)call->weight[i];
         out[0] = (float)mean;
         out[c] = (float)factor;
@@ -127,8 +131,10 @@ static void statistics_run(const df_call *call, int64_t task, void *scratch) {
 static void silu_run(const df_call *call, int64_t image, void *scratch) {
     (void)scratch;
     const int64_t values = (int64_t)call->channels * call->height * call->width;
+    const float *in = call->input[0];
+    float *output = call->output;
     for (int64_t i = image * values; i < (image + 1) * values; i++)
-        call->output[i] = (float)silu(call->input[0][i]);
+        output[i] = (float)silu(in[i]);
 }
 
 static size_t attention_scratch(const df_call *call) {
@@ -140,11 +146,13 @@ static void attention_run(const df_call *call, int64_t task, void *scratch) {
     const int64_t c = call->channels, pixels = (int64_t)call->height * call->width, image = task / pixels;
     const int64_t dim = c / call->parts;
     const double scale = 1.0 / sqrt((double)dim);
+    const float *residual = call->residual;
+    float *output = call->output;
     double *p = scratch, *sum = p + pixels;
     for (int64_t first = 0; first < c; first += dim) {
-        const float *q = call->input[0] + task * call->pitch[0] + first;
-        const float *k = call->input[1] + image * pixels * call->pitch[1] + first;
-        const float *v = call->input[2] + image * pixels * call->pitch[2] + first;
+        const float *q = (const float *)call->input[0] + task * call->pitch[0] + first;
+        const float *k = (const float *)call->input[1] + image * pixels * call->pitch[1] + first;
+        const float *v = (const float *)call->input[2] + image * pixels * call->pitch[2] + first;
         double most = -INFINITY, total = 0;
         for (int64_t j = 0; j < pixels; j++) {
             double score = 0;
@@ -161,19 +169,20 @@ static void attention_run(const df_call *call, int64_t task, void *scratch) {
                 sum[i] += e * (double)v[j * call->pitch[2] + i];
         }
         for (int64_t i = 0; i < dim; i++)
-            call->output[task * c + first + i] =
-                (float)(sum[i] / total + (call->residual ? (double)call->residual[task * c + first + i] : 0));
+            output[task * c + first + i] =
+                (float)(sum[i] / total + (residual ? (double)residual[task * c + first + i] : 0));
     }
 }
 
 static void add_run(const df_call *call, int64_t image, void *scratch) {
     (void)scratch;
     const int64_t c = call->channels, pixels = (int64_t)call->height * call->width;
-    const float *in = call->input[0] + image * pixels * c;
-    const float *other = call->input[1] + image * (call->broadcast ? c : pixels * c);
+    const float *in = (const float *)call->input[0] + image * pixels * c;
+    const float *other = (const float *)call->input[1] + image * (call->broadcast ? c : pixels * c);
+    float *output = call->output;
     for (int64_t p = 0; p < pixels; p++)
         for (int64_t i = 0; i < c; i++)
-            call->output[(image * pixels + p) * c + i] = in[p * c + i] + other[call->broadcast ? i : p * c + i];
+            output[(image * pixels + p) * c + i] = in[p * c + i] + other[call->broadcast ? i : p * c + i];
 }
 
 static const df_kernel conv = {pixel_tasks, conv_scratch, conv_run, conv_packed, conv_pack};
@@ -185,7 +194,7 @@ static const df_kernel add = {image_tasks, NULL, add_run, NULL, NULL};
 
 const df_kernels df_kernels_reference = {
     .name = "reference",
-    .step = {DF_MOVES, [DF_STEP_CONV] = &conv, [DF_STEP_WINOGRAD] = &conv, [DF_STEP_NORM] = &norm,
+    .step = {DF_MOVES(df_moves_float), [DF_STEP_CONV] = &conv, [DF_STEP_WINOGRAD] = &conv, [DF_STEP_NORM] = &norm,
              [DF_STEP_STATISTICS] = &statistics, [DF_STEP_SILU] = &silu_step, [DF_STEP_ATTENTION] = &attention,
              [DF_STEP_ADD] = &add},
     .lanes = 1,

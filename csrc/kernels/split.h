@@ -38,10 +38,10 @@ static void split_weight(tile_term *to, double x) {
     float rest = (float)x;
     for (int part = 0; part < PARTS; part++) {
         const uint32_t bits = rounded(rest) & 0xffff0000U;
-        float value;
-        memcpy(&value, &bits, sizeof value);
+        float taken;
+        memcpy(&taken, &bits, sizeof taken);
         to[part * TILE_TERMS] = (tile_term)(bits >> 16);
-        rest -= value;
+        rest -= taken;
     }
 }
 

@@ -63,10 +63,15 @@ static const df_kernel attention_step = {attention_tasks, attention_bytes, atten
 #endif
 static const df_kernel add_step = {add_tasks, NULL, add_run, NULL, NULL};
 
+#if V_TILED
+#define V_MOVES df_moves_half
+#else
+#define V_MOVES df_moves_float
+#endif
 #define DF_TABLE(isa)                                                                                                  \
     {                                                                                                                  \
         .name = isa,                                                                                                   \
-        .step = {DF_MOVES,                                                                                             \
+        .step = {DF_MOVES(V_MOVES),                                                                                             \
                  [DF_STEP_CONV] = &conv_step,                                                                          \
                  [DF_STEP_WINOGRAD] = &winograd_step,                                                                  \
                  [DF_STEP_NORM] = &norm_step,                                                                          \
@@ -74,5 +79,5 @@ static const df_kernel add_step = {add_tasks, NULL, add_run, NULL, NULL};
                  [DF_STEP_SILU] = &silu_step,                                                                          \
                  [DF_STEP_ATTENTION] = &attention_step,                                                                \
                  [DF_STEP_ADD] = &add_step},                                                                           \
-        .lanes = COLUMNS, .direct3x3 = V_TILED,                                                                        \
+        .lanes = COLUMNS, .direct3x3 = V_TILED, .half = V_TILED,                                                                        \
     }

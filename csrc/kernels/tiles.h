@@ -48,9 +48,9 @@ V_INLINE void tile_store(int tile, void *to, int64_t stride) {
 }
 V_INLINE float tile_value(tile_term x) {
     const uint32_t bits = (uint32_t)x << 16;
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
+    float number;
+    memcpy(&number, &bits, sizeof number);
+    return number;
 }
 static void tile_dot(int sum, int rows, int columns) {
     for (int r = 0; r < TILE_ROWS; r++)

@@ -26,8 +26,10 @@
 /* Full unrolling, without which the register tile below would live in memory. */
 #if defined(__clang__)
 #define V_UNROLL _Pragma("clang loop unroll(full)")
+#define V_ROLLED _Pragma("clang loop unroll(disable)")
 #else
 #define V_UNROLL _Pragma("GCC unroll 16")
+#define V_ROLLED _Pragma("GCC unroll 1")
 #endif
 
 /* LANES, ROWS: a register tile of ROWS x 2 vectors, which leaves registers for two of weights and one of input (AMX: four
@@ -232,7 +234,11 @@ V_INLINE void v_store_terms(term *p, vf v) {
 }
 V_INLINE void v_store_terms_n(term *p, vf v, int64_t n) {
     const v_terms terms = v_to_terms(v);
+#if V_SET == V_AVX512
+    _mm256_mask_storeu_epi16(p, v_first(n), (__m256i)terms);
+#else
     memcpy(p, &terms, (size_t)n * sizeof *p);
+#endif
 }
 V_INLINE vf v_dot(vf a, vf b, vf sum) {
 #if V_SET == V_AVX512
@@ -265,6 +271,59 @@ V_INLINE vf v_dot(vf a, vf b, vf sum) {
     return v_fma(a, b, sum);
 }
 #endif
+
+/* ---------------------------------------------------------------- values */
+
+/* What steps read and write: floats, or terms where all products run in tiles, which are so fast that moving values costs
+ * more.   v_read, v_read_n, v_write, v_write_n: as v_load and its like. */
+#if V_TILED
+typedef term value;
+
+V_INLINE vf v_from_terms(v_terms terms) {
+#if V_SET == V_AVX512 /* gcc 12 converts halves */
+    return (vf)_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)terms), 16);
+#else
+    return (vf)(__builtin_convertvector(terms, vu) << 16);
+#endif
+}
+V_INLINE vf v_read(const value *p) {
+    v_terms terms;
+    memcpy(&terms, p, sizeof terms);
+    return v_from_terms(terms);
+}
+V_INLINE vf v_read_n(const value *p, int64_t n) {
+#if V_SET == V_AVX512
+    return v_from_terms((v_terms)_mm256_maskz_loadu_epi16(v_first(n), p));
+#else
+    v_terms terms = {0};
+    memcpy(&terms, p, (size_t)n * sizeof *p);
+    return v_from_terms(terms);
+#endif
+}
+V_INLINE void v_write(value *p, vf v) {
+    v_store_terms(p, v);
+}
+V_INLINE void v_write_n(value *p, vf v, int64_t n) {
+    v_store_terms_n(p, v, n);
+}
+#else
+typedef float value;
+
+V_INLINE vf v_read(const value *p) {
+    return v_load(p);
+}
+V_INLINE vf v_read_n(const value *p, int64_t n) {
+    return v_load_n(p, n);
+}
+V_INLINE void v_write(value *p, vf v) {
+    v_store(p, v);
+}
+V_INLINE void v_write_n(value *p, vf v, int64_t n) {
+    v_store_n(p, v, n);
+}
+#endif
+
+/* ---------------------------------------------------------------- words */
 
 V_INLINE vf v_word(const term *p) {
     float word;

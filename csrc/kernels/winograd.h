@@ -200,19 +200,19 @@ static void winograd_outputs(const df_call *call, int64_t tile, int64_t tiles, i
             vf y[TILE][TILE], add = v_load(call->bias + out + j);
             winograd_out_tile(s->outputs + t * CHUNK + j, s->output_plane, y);
             if (call->shift)
-                add += v_load_n(call->shift + image * k + out + j, n);
+                add += v_read_n((const value *)call->shift + image * k + out + j, n);
             for (int64_t r = 0; r < rows; r++)
                 for (int64_t c = 0; c < columns; c++) {
                     const int64_t pixel = at + (r * call->out_width + c) * k + j;
                     vf v = y[r][c] + add;
                     if (call->residual)
-                        v += v_load_n(call->residual + pixel, n);
+                        v += v_read_n((const value *)call->residual + pixel, n);
                     if (AHEAD) {
-                        __builtin_prefetch(call->output + pixel + TILE * k, 1);
+                        __builtin_prefetch((const value *)call->output + pixel + TILE * k, 1);
                         if (call->residual)
-                            __builtin_prefetch(call->residual + pixel + TILE * k);
+                            __builtin_prefetch((const value *)call->residual + pixel + TILE * k);
                     }
-                    v_store_n(call->output + pixel, v, n);
+                    v_write_n((value *)call->output + pixel, v, n);
                 }
         }
     }

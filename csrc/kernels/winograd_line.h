@@ -36,7 +36,7 @@ V_INLINE void winograd_read_as(const df_call *call, int64_t image, int64_t y, in
     const int64_t h = call->height, w = call->width, up = call->upsample, across = TILE * winograd_across(call) + 2;
     const bool second = first >= call->split;
     const int64_t pitch = second ? call->channels - call->split : call->split;
-    const float *in = call->input[second] + (image * h + (y >> up)) * w * pitch + first - (second ? call->split : 0);
+    const value *in = (const value *)call->input[second] + (image * h + (y >> up)) * w * pitch + first - (second ? call->split : 0);
     const float *norm = with_norm ? call->norm + image * 3 * call->channels + first : NULL;
     for (int64_t i = 0; i < count; i += LANES, to += LANES, in += LANES) {
         const int64_t n = df_min(LANES, count - i);
@@ -48,7 +48,7 @@ V_INLINE void winograd_read_as(const df_call *call, int64_t image, int64_t y, in
         }
         v_store(to, v_set(0));
         for (int64_t x = 0; x < w << up; x++) {
-            vf v = v_load_n(in + (x >> up) * pitch, n);
+            vf v = v_read_n(in + (x >> up) * pitch, n);
             if (AHEAD)
                 __builtin_prefetch(in + ((x >> up) + AHEAD) * pitch);
             if (with_norm)
