@@ -14,6 +14,34 @@ static int64_t attention_tasks(df_call *call) {
     return heads * df_blocks(positions, call->block);
 }
 
+/* What a task reads and writes: queries, all keys and values of their head, and from the first query on the rest. */
+typedef struct attention_part {
+    const value *q, *k, *v, *residual;
+    value *output;
+    int64_t queries;
+} attention_part;
+
+static attention_part attention_part_of(const df_call *call, int64_t task) {
+    const int64_t positions = attention_positions(call), c = call->channels;
+    const int64_t portions = df_blocks(positions, call->block), first = task % portions * call->block;
+    const int64_t image = task / portions / call->parts, head = task / portions % call->parts * (c / call->parts);
+    const int64_t keys = image * positions, query = keys + first;
+    const value *q = call->input[0], *k = call->input[1], *v = call->input[2], *residual = call->residual;
+    return (attention_part){.q = q + query * call->pitch[0] + head,
+                            .k = k + keys * call->pitch[1] + head,
+                            .v = v + keys * call->pitch[2] + head,
+                            .residual = residual ? residual + query * c + head : NULL,
+                            .output = (value *)call->output + query * c + head,
+                            .queries = df_min(call->block, positions - first)};
+}
+
+static float *attention_take(float **at, int64_t floats) {
+    float *taken = *at;
+    *at += df_round_up(floats, 16);
+    return taken;
+}
+
+#if !V_TILED /* there: attention_tiles.h */
 typedef struct attention_scratch {
     term *keys;    /* packed: a column for each position, a row for each channel */
     term *values;  /* packed: a column for each channel, a row for each position */
@@ -22,12 +50,6 @@ typedef struct attention_scratch {
     float *sums;   /* [QUERIES][COLUMNS] */
     float *total;  /* [QUERIES] of the exponentials */
 } attention_scratch;
-
-static float *attention_take(float **at, int64_t floats) {
-    float *taken = *at;
-    *at += df_round_up(floats, 16);
-    return taken;
-}
 
 /* Lays the arrays out in memory and returns the bytes they take. */
 static size_t attention_layout(const df_call *call, float *memory, attention_scratch *s) {
@@ -141,27 +163,6 @@ static void attention_values(const df_call *call, const value *residual, value *
     }
 }
 
-/* What a task reads and writes: queries, all keys and values of their head, and from the first query on the rest. */
-typedef struct attention_part {
-    const value *q, *k, *v, *residual;
-    value *output;
-    int64_t queries;
-} attention_part;
-
-static attention_part attention_part_of(const df_call *call, int64_t task) {
-    const int64_t positions = attention_positions(call), c = call->channels;
-    const int64_t portions = df_blocks(positions, call->block), first = task % portions * call->block;
-    const int64_t image = task / portions / call->parts, head = task / portions % call->parts * (c / call->parts);
-    const int64_t keys = image * positions, query = keys + first;
-    const value *q = call->input[0], *k = call->input[1], *v = call->input[2], *residual = call->residual;
-    return (attention_part){.q = q + query * call->pitch[0] + head,
-                            .k = k + keys * call->pitch[1] + head,
-                            .v = v + keys * call->pitch[2] + head,
-                            .residual = residual ? residual + query * c + head : NULL,
-                            .output = (value *)call->output + query * c + head,
-                            .queries = df_min(call->block, positions - first)};
-}
-
 static void attention_run(const df_call *call, int64_t task, void *scratch) {
     attention_scratch s;
     attention_layout(call, scratch, &s);
@@ -179,3 +180,4 @@ static void attention_run(const df_call *call, int64_t task, void *scratch) {
     }
     tiles_close();
 }
+#endif

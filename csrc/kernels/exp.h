@@ -61,18 +61,33 @@ V_INLINE vf silu_in_sum(vf x) {
     return x / (v_set(1.0F) + p * exp_power(n));
 }
 
-/* The same to 12 bits and more, for what becomes a bfloat16 term right away, of 8: a third of the time. */
-V_INLINE vf silu_to_term(vf x) {
 #if V_SET == V_AVX512 && V_TILED
-    /* exp(-x) = 2^n 2^f with |f| <= 1/2, where the polynomial is off by 1e-4; the estimate of a reciprocal by 2^-14. Only
-     * one maker's processors have tiles, so its bits are the same on all of them. */
-    const vf y = _mm512_mul_ps(_mm512_max_ps(v_set(-126.0F), x), v_set(-1.44269504F));
+/* 2^y for y >= -126, or no number, to 12 bits and more: 2^n 2^f with |f| <= 1/2, where the polynomial is off by 1e-4. */
+V_INLINE vf exp2_to_term(vf y) {
     const vf n = _mm512_roundscale_ps(y, 0);
     const vf f = y - n;
     vf p = v_fma(v_set(0.0550089F), f, v_set(0.242211F));
     p = v_fma(p, f, v_set(0.693283F));
     p = v_fma(p, f, v_set(1.0F));
-    return x * (vf)_mm512_rcp14_ps(v_set(1.0F) + (vf)_mm512_scalef_ps(p, n));
+    return (vf)_mm512_scalef_ps(p, n);
+}
+#endif
+
+/* exp_negative_in_sum to 12 bits and more, for what becomes a bfloat16 term right away. */
+V_INLINE vf exp_to_term(vf x) {
+#if V_SET == V_AVX512 && V_TILED
+    return exp2_to_term(v_max(v_set(-126.0F), x * v_set(1.44269504F)));
+#else
+    return exp_negative_in_sum(x);
+#endif
+}
+
+/* The same to 12 bits and more, for what becomes a bfloat16 term right away, of 8: a third of the time. */
+V_INLINE vf silu_to_term(vf x) {
+#if V_SET == V_AVX512 && V_TILED
+    /* The estimate of a reciprocal is off by 2^-14. Only one maker's processors have tiles, so its bits are the same on all
+     * of them. */
+    return x * (vf)_mm512_rcp14_ps(v_set(1.0F) + exp2_to_term(v_max(v_set(-87.0F), x) * v_set(-1.44269504F)));
 #else
     return silu_in_sum(x);
 #endif

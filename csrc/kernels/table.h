@@ -9,6 +9,8 @@
 #include "kernels/elementwise.h"
 #include "kernels/norm.h"
 #if V_TILED
+#include "kernels/attention_tiles.h"
+#include "kernels/conv1x1.h"
 #include "kernels/conv3x3.h"
 #else
 #include "kernels/winograd_line.h"
@@ -43,7 +45,10 @@
         (first##_fits(call) ? first##_pack : second##_pack)(call, weight, packed);                                     \
     }
 #if V_TILED
-static const df_kernel conv_step = ONE(conv), winograd_step = ONE(conv3x3);
+#define conv1x1_packed conv_packed
+#define conv1x1_pack conv_pack
+EITHER(any_conv, conv1x1, conv)
+static const df_kernel conv_step = ONE(any_conv), winograd_step = ONE(conv3x3);
 #elif V_AMX
 EITHER(any_conv, split1x1, conv)
 EITHER(any_winograd, split3x3, winograd)
@@ -56,7 +61,9 @@ static const df_kernel conv_step = ONE(conv), winograd_step = ONE(winograd);
 static const df_kernel norm_step = {norm_tasks, norm_scratch, norm_run, NULL, NULL};
 static const df_kernel statistics_step = {norm_tasks, norm_scratch, statistics_run, NULL, NULL};
 static const df_kernel silu_step = {value_tasks, NULL, silu_run, NULL, NULL};
-#if V_AMX && !V_TILED
+#if V_TILED
+static const df_kernel attention_step = {attention_tasks, tiled_attention_bytes, tiled_attention_run, NULL, NULL};
+#elif V_AMX
 static const df_kernel attention_step = {attention_tasks, any_attention_bytes, any_attention_run, NULL, NULL};
 #else
 static const df_kernel attention_step = {attention_tasks, attention_bytes, attention_run, NULL, NULL};

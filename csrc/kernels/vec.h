@@ -171,6 +171,20 @@ V_INLINE vf v_negative_abs(vf x) {
     return (vf)((vu)x | 0x80000000U);
 }
 
+/* Lanes of both: i of a, LANES + i of b. */
+V_INLINE vu v_pick(vu a, vu b, vu index) {
+#if defined(__clang__) && V_SET == V_AVX512
+    return (vu)_mm512_permutex2var_epi32((__m512i)a, (__m512i)index, (__m512i)b);
+#elif defined(__clang__)
+    vu picked;
+    for (int i = 0; i < LANES; i++)
+        picked[i] = index[i] < LANES ? a[index[i]] : b[index[i] - LANES];
+    return picked;
+#else
+    return __builtin_shuffle(a, b, index);
+#endif
+}
+
 /* To the nearest bfloat16, to even in the middle; the lower half is left over. */
 V_INLINE vu v_rounded(vf v) {
     const vu bits = (vu)v;
@@ -184,22 +198,31 @@ V_INLINE uint32_t rounded(float x) {
     return bits + 0x7fffU + ((bits >> 16) & 1U);
 }
 
-/* Over the lanes, in their order. */
+/* Over the lanes: those of the upper half to those of the lower half, and so on. */
 V_INLINE float v_sum(vf v) {
-    float lanes[LANES], sum = 0;
+#if V_SET == V_AVX512
+    return _mm512_reduce_add_ps(v); /* in that order too */
+#else
+    float lanes[LANES];
     v_store(lanes, v);
-    for (int i = 0; i < LANES; i++)
-        sum += lanes[i];
-    return sum;
+    for (int half = LANES / 2; half; half /= 2)
+        for (int i = 0; i < half; i++)
+            lanes[i] += lanes[i + half];
+    return lanes[0];
+#endif
 }
 
 V_INLINE float v_largest(vf v) {
+#if V_SET == V_AVX512
+    return _mm512_reduce_max_ps(v);
+#else
     float lanes[LANES];
     v_store(lanes, v);
     float most = lanes[0];
     for (int i = 1; i < LANES; i++)
         most = lanes[i] > most ? lanes[i] : most;
     return most;
+#endif
 }
 
 /* ---------------------------------------------------------------- terms */
