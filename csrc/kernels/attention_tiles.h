@@ -77,7 +77,8 @@ static void tiled_attention_keys(const df_call *call, const value *k, term *to) 
             const int64_t n = df_min(TILE_DEPTH, dim - i);
             V_UNROLL for (int r = 0; r < TILE_ROWS; r++) {
                 const int64_t row = j + r;
-                rows[r] = tiled_attention_line(k + df_min(row, positions - 1) * call->pitch[1] + i, row < positions ? n : 0);
+                rows[r] =
+                    tiled_attention_line(k + df_min(row, positions - 1) * call->pitch[1] + i, row < positions ? n : 0);
             }
             tiled_transpose(rows);
             V_UNROLL for (int r = 0; r < TILE_ROWS; r++) memcpy(to + r * TILE_DEPTH, &rows[r], sizeof rows[r]);
@@ -199,8 +200,8 @@ V_INLINE void tiled_attention_queries(const df_call *call, const int tiles, cons
                                                     (float)(1.0 / sqrt((double)dim)), s->weights + r * weight_pitch);
     tiled_attention_rest rest = {0};
     for (int64_t i = 0, turn = 0; i < dim; i += TILE_DEPTH, turn = !turn) {
-        tiled_attention_sums(tiles, s->weights, weight_pitch, s->values + i * filled, filled / TILE_DEPTH, s->sums[turn],
-                             TILE_DEPTH * (int64_t)sizeof(float), tiled_attention_finish, &rest);
+        tiled_attention_sums(tiles, s->weights, weight_pitch, s->values + i * filled, filled / TILE_DEPTH,
+                             s->sums[turn], TILE_DEPTH * (int64_t)sizeof(float), tiled_attention_finish, &rest);
         rest = (tiled_attention_rest){.rows = rows,
                                       .share = df_blocks(rows, filled / TILE_DEPTH),
                                       .n = df_min(TILE_DEPTH, dim - i),

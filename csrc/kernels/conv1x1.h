@@ -2,8 +2,8 @@
  * of all images are one list of rows, and tiles read them where they lie. */
 
 enum {
-    DOWN = 3,             /* tiles of rows at a time, */
-    WIDE = 2,             /* and of outputs */
+    DOWN = 3,              /* tiles of rows at a time, */
+    WIDE = 2,              /* and of outputs */
     FEW = DOWN * TILE_ROWS /* rows */
 };
 

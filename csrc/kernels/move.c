@@ -89,8 +89,8 @@ static int64_t row_tasks(df_call *call) {
     }                                                                                                                  \
                                                                                                                        \
     const df_moves df_moves_##type = {                                                                                 \
-        {image_tasks, NULL, import_##type, NULL, NULL},  {image_tasks, NULL, export_##type, NULL, NULL},               \
-        {image_tasks, NULL, time_##type, NULL, NULL},    {pixel_tasks, NULL, concat_##type, NULL, NULL},               \
+        {image_tasks, NULL, import_##type, NULL, NULL}, {image_tasks, NULL, export_##type, NULL, NULL},                \
+        {image_tasks, NULL, time_##type, NULL, NULL},   {pixel_tasks, NULL, concat_##type, NULL, NULL},                \
         {row_tasks, NULL, upsample_##type, NULL, NULL},                                                                \
     };
 

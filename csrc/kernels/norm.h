@@ -96,12 +96,11 @@ static int norm_pieces(const df_call *call, int64_t image, int64_t first, int64_
     const value *one = call->input[0], *two = call->input[1];
     int count = 0;
     if (first < split)
-        piece[count++] =
-            (norm_piece){one + image * pixels * split + first, split, 0, df_min(channels, split - first)};
+        piece[count++] = (norm_piece){one + image * pixels * split + first, split, 0, df_min(channels, split - first)};
     if (first + channels > split) {
         const int64_t begin = first > split ? first : split;
-        piece[count++] = (norm_piece){two + image * pixels * (c - split) + begin - split, c - split,
-                                      begin - first, first + channels - begin};
+        piece[count++] = (norm_piece){two + image * pixels * (c - split) + begin - split, c - split, begin - first,
+                                      first + channels - begin};
     }
     return count;
 }

@@ -46,7 +46,7 @@
     }
 #if V_TILED
 #define conv1x1_packed conv_packed
-#define conv1x1_pack conv_pack
+#define conv1x1_pack   conv_pack
 EITHER(any_conv, conv1x1, conv)
 static const df_kernel conv_step = ONE(any_conv), winograd_step = ONE(conv3x3);
 #elif V_AMX
@@ -78,7 +78,7 @@ static const df_kernel add_step = {add_tasks, NULL, add_run, NULL, NULL};
 #define DF_TABLE(isa)                                                                                                  \
     {                                                                                                                  \
         .name = isa,                                                                                                   \
-        .step = {DF_MOVES(V_MOVES),                                                                                             \
+        .step = {DF_MOVES(V_MOVES),                                                                                    \
                  [DF_STEP_CONV] = &conv_step,                                                                          \
                  [DF_STEP_WINOGRAD] = &winograd_step,                                                                  \
                  [DF_STEP_NORM] = &norm_step,                                                                          \
@@ -86,5 +86,5 @@ static const df_kernel add_step = {add_tasks, NULL, add_run, NULL, NULL};
                  [DF_STEP_SILU] = &silu_step,                                                                          \
                  [DF_STEP_ATTENTION] = &attention_step,                                                                \
                  [DF_STEP_ADD] = &add_step},                                                                           \
-        .lanes = COLUMNS, .direct3x3 = V_TILED, .half = V_TILED,                                                                        \
+        .lanes = COLUMNS, .direct3x3 = V_TILED, .half = V_TILED,                                                       \
     }

@@ -36,7 +36,8 @@ V_INLINE void winograd_read_as(const df_call *call, int64_t image, int64_t y, in
     const int64_t h = call->height, w = call->width, up = call->upsample, across = TILE * winograd_across(call) + 2;
     const bool second = first >= call->split;
     const int64_t pitch = second ? call->channels - call->split : call->split;
-    const value *in = (const value *)call->input[second] + (image * h + (y >> up)) * w * pitch + first - (second ? call->split : 0);
+    const value *in =
+        (const value *)call->input[second] + (image * h + (y >> up)) * w * pitch + first - (second ? call->split : 0);
     const float *norm = with_norm ? call->norm + image * 3 * call->channels + first : NULL;
     for (int64_t i = 0; i < count; i += LANES, to += LANES, in += LANES) {
         const int64_t n = df_min(LANES, count - i);

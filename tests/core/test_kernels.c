@@ -73,15 +73,19 @@ static const df_kernels *set_at(int32_t index) {
     return df_isa_supported(index, precision) ? df_isa_kernels(index, precision) : NULL;
 }
 
-/* Random values whose products are the same in both precisions. */
-static float *guarded_terms(int64_t count, float scale) {
-    float *values = guarded_random(count, scale);
+static void cut_to_terms(float *values, int64_t count) {
     for (int64_t i = 0; i < count && precision == DF_BF16; i++) {
         uint32_t bits;
         memcpy(&bits, &values[i], sizeof bits);
         bits &= 0xffff0000U;
         memcpy(&values[i], &bits, sizeof bits);
     }
+}
+
+/* Random values whose products are the same in both precisions, and which both can store. */
+static float *guarded_terms(int64_t count, float scale) {
+    float *values = guarded_random(count, scale);
+    cut_to_terms(values, count);
     return values;
 }
 
@@ -89,8 +93,80 @@ static int64_t output_values(const df_call *call) {
     return call->images * call->out_channels * call->out_height * call->out_width;
 }
 
-/* Runs one step with the call's output; tasks backwards where asked, as threads might. */
+/* Room for exactly `count` bfloat16 numbers between two guards, filled with NaN. */
+static uint16_t *guarded_halves(int64_t count) {
+    uint16_t *memory = NULL;
+    if (posix_memalign((void **)&memory, 64, (size_t)(count + 2 * GUARD) * sizeof *memory))
+        abort();
+    for (int64_t i = 0; i < count + 2 * GUARD; i++)
+        memory[i] = i < GUARD || i >= count + GUARD ? 0x7fd1 : 0x7fc0;
+    return memory + GUARD;
+}
+
+static void release_halves(const void *values) {
+    if (values)
+        free((uint16_t *)values - GUARD);
+}
+
+/* The same floats as bfloat16, which they must be. */
+static const void *to_halves(const void *floats, int64_t count) {
+    if (!floats)
+        return NULL;
+    uint16_t *halves = guarded_halves(count);
+    for (int64_t i = 0; i < count; i++) {
+        uint32_t bits;
+        memcpy(&bits, (const float *)floats + i, sizeof bits);
+        if (bits & 0xffffU)
+            abort();
+        halves[i] = (uint16_t)(bits >> 16);
+    }
+    return halves;
+}
+
+static int64_t input_values(df_step_kind kind, const df_call *call, int j) {
+    const int64_t pixels = call->images * call->height * call->width;
+    if (kind == DF_STEP_ATTENTION)
+        return pixels * call->pitch[j];
+    if (kind == DF_STEP_ADD)
+        return j == 1 && call->broadcast ? call->images * call->channels : pixels * call->channels;
+    return pixels * (j == 0 ? call->split : call->channels - call->split);
+}
+
+static void run_floats(const df_kernels *kernels, df_step_kind kind, const df_call *given, bool backwards);
+
+/* Runs one step with the call's output, which is of floats; tasks backwards where asked, as threads might. */
 static void run_step(const df_kernels *kernels, df_step_kind kind, const df_call *given, bool backwards) {
+    if (!kernels->half) {
+        run_floats(kernels, kind, given, backwards);
+        return;
+    }
+    df_call call = *given;
+    const bool to_floats = kind == DF_STEP_STATISTICS || kind == DF_STEP_EXPORT;
+    const int64_t outputs = kind == DF_STEP_TIME ? call.images * call.out_channels : output_values(&call);
+    for (int j = 0; j < 3 && kind != DF_STEP_IMPORT; j++)
+        call.input[j] = to_halves(call.input[j], input_values(kind, &call, j));
+    call.shift = to_halves(call.shift, call.images * call.out_channels);
+    call.residual = to_halves(call.residual, outputs);
+    uint16_t *made = guarded_halves(outputs);
+    if (!to_floats)
+        call.output = made;
+    run_floats(kernels, kind, &call, backwards);
+    bool held = true;
+    for (int64_t i = 0; i < GUARD; i++)
+        held &= made[-1 - i] == 0x7fd1 && made[outputs + i] == 0x7fd1;
+    CHECK(held, "%s: step %d writes outside", kernels->name, kind);
+    for (int64_t i = 0; i < outputs && !to_floats; i++) {
+        const uint32_t bits = (uint32_t)made[i] << 16;
+        memcpy((float *)given->output + i, &bits, sizeof bits);
+    }
+    for (int j = 0; j < 3 && kind != DF_STEP_IMPORT; j++)
+        release_halves(call.input[j]);
+    release_halves(call.shift);
+    release_halves(call.residual);
+    release_halves(made);
+}
+
+static void run_floats(const df_kernels *kernels, df_step_kind kind, const df_call *given, bool backwards) {
     const df_kernel *kernel = kernels->step[kind];
     df_call call = *given;
     const int64_t floats = kernel->scratch ? (int64_t)kernel->scratch(&call) / 4 : 0;
@@ -123,18 +199,21 @@ static df_call only_image(const df_call *call, df_step_kind kind, int64_t image)
     one.images = 1;
     for (int j = 0; j < 3; j++)
         if (call->input[j])
-            one.input[j] += image * pitch[j] * (j == 1 && call->broadcast ? 1 : pixels);
+            one.input[j] = (const float *)one.input[j] + image * pitch[j] * (j == 1 && call->broadcast ? 1 : pixels);
     if (call->norm)
         one.norm += image * 3 * call->channels;
     if (call->shift)
-        one.shift += image * call->out_channels;
+        one.shift = (const float *)one.shift + image * call->out_channels;
     if (call->residual)
-        one.residual += image * output_values(call) / call->images;
+        one.residual = (const float *)one.residual + image * output_values(call) / call->images;
     return one;
 }
 
 /* A Winograd step in bf16 that is computed directly: only what it reads is rounded, to eight bits. */
 static const double direct_bound = 4e-3;
+
+/* What rounding a result to bfloat16 changes, at most, relative to it. */
+static const double rounding = 1.01 / 256;
 
 /* Every fast set against the reference. magnitude: of the output's sums, or NULL: the output itself and 1. */
 static void compare(df_step_kind kind, const df_call *given, const float *weight, const float *magnitude,
@@ -156,7 +235,8 @@ static void compare(df_step_kind kind, const df_call *given, const float *weight
         double worst = 0;
         for (int64_t i = 0; i < count; i++) {
             const double size = magnitude ? (double)magnitude[i] : 1 + fabs((double)expected[i]);
-            const double error = fabs((double)got[i] - (double)expected[i]) / size;
+            const double off = fabs((double)got[i] - (double)expected[i]);
+            const double error = (kernels->half ? off - rounding * fabs((double)expected[i]) : off) / size;
             worst = error <= worst ? worst : error; /* NaN counts */
         }
         const bool direct = kind == DF_STEP_WINOGRAD && kernels->direct3x3;
@@ -192,7 +272,7 @@ typedef struct conv_variant {
 
 /* Pieces of 256 terms: a rounding is at most 6e-8, and random ones do not all point one way. Winograd's transformations
  * add and subtract what a direct sum never holds, and bf16 rounds what they make; so it does an attention's weights. */
-static const double conv_bound = 5e-7, winograd_bound[] = {4e-6, 2.5e-2}, attention_bound[] = {2e-6, 4e-3};
+static const double conv_bound = 5e-7, winograd_bound[] = {4e-6, 3.5e-2}, attention_bound[] = {2e-6, 4e-3};
 
 static void check_conv(df_step_kind kind, df_call call, conv_variant variant) {
     const int32_t up = variant.upsample ? 2 : 1;
@@ -205,7 +285,7 @@ static void check_conv(df_step_kind kind, df_call call, conv_variant variant) {
     const int64_t norms = 3 * call.images * call.channels;
     float *x[2] = {guarded_terms(pixels * call.split, 1), guarded_terms(pixels * variant.split, 1)};
     float *w = guarded_terms(weights, 1), *b = guarded_random(filled, 1), *norm = guarded_random(norms, 1);
-    float *s = guarded_random(shifts, 1), *r = guarded_random(outputs, 1), *magnitude = guarded(outputs);
+    float *s = guarded_terms(shifts, 1), *r = guarded_terms(outputs, 1), *magnitude = guarded(outputs);
     for (int64_t i = call.out_channels; i < filled; i++)
         b[i] = 0;
     df_call size = call; /* the sum of the absolute terms: what a rounding error is relative to */
@@ -312,10 +392,11 @@ static void test_winograd(void) {
     /* More than one block of tiles, piece of channels and chunk of outputs; a width of many tiles, in several bands; in
      * tiles of AMX parts of an image, several images to a task, and lines of zeros within a tile. */
     static const int32_t large[][5] = {{70, 3, 3, 40, 40},   {3, 530, 9, 9, 70},   {2, 20, 9, 1100, 9},
-                                       {2, 72, 33, 35, 100}, {7, 130, 17, 20, 40}, {5, 260, 6, 6, 20}};
+                                       {2, 72, 33, 35, 100}, {7, 130, 17, 20, 40}, {5, 260, 6, 6, 20},
+                                       {2, 264, 24, 24, 40}};
     for (size_t i = 0; i < sizeof large / sizeof *large; i++) {
         df_call call = call_of(large[i][0], large[i][1], large[i][2], large[i][3]);
-        call.out_channels = large[i][4], call.size = 3, call.threads = (int32_t)i;
+        call.out_channels = large[i][4], call.size = 3, call.threads = (int32_t)i % 6;
         check_conv(DF_STEP_WINOGRAD, call,
                    (conv_variant){.shift = true,
                                   .residual = true,
@@ -323,6 +404,7 @@ static void test_winograd(void) {
                                   .silu = true,
                                   .split = i == 3   ? 36
                                            : i == 4 ? 120
+                                           : i == 6 ? 100
                                                     : 0});
     }
 }
@@ -354,7 +436,8 @@ static void check_norm(df_call call, int32_t second, const float *x, const float
         run_step(&df_kernels_reference, DF_STEP_NORM, &norm, false);
         double worst = 0;
         for (int64_t i = 0; i < pixels * call.channels; i++) {
-            const float *of = call.output + i / (pixels / call.images * call.channels) * 3 * call.channels;
+            const float *of =
+                (const float *)call.output + i / (pixels / call.images * call.channels) * 3 * call.channels;
             const int64_t c = i % call.channels;
             const double y =
                 ((double)x[i] - (double)of[c]) * (double)of[call.channels + c] + (double)of[2 * call.channels + c];
@@ -383,6 +466,7 @@ static void test_norm(void) {
                 for (int64_t pixel = 0; s == 3 && pixel < count / call.channels; pixel += 16)
                     for (int64_t j = 0; j < call.channels; j++)
                         x[pixel * call.channels + j] += 100; /* one in 16 that is unlike the others may, a little */
+                cut_to_terms(x, count);
                 char what[100];
                 snprintf(what, sizeof what, "norm (%d, %d, %d), %d groups", call.channels, call.height, call.width,
                          groups);
@@ -397,7 +481,7 @@ static void test_norm(void) {
     large[1].parts = 3;
     for (int i = 0; i < 2; i++) {
         large[i].epsilon = 1e-6F;
-        float *x = guarded_random(output_values(&large[i]), 3);
+        float *x = guarded_terms(output_values(&large[i]), 3);
         float *scale = guarded_random(128, 1), *shift = guarded_random(128, 1);
         check_norm(large[i], 0, x, scale, shift, 6e-7, "large norm");
         release(x);
@@ -415,7 +499,7 @@ static void test_attention(void) {
             call.parts = variant & 1 ? 2 : 1;
             if (call.channels % call.parts)
                 continue;
-            float *qkv[3], *residual = guarded_random(output_values(&call), 1);
+            float *qkv[3], *residual = guarded_terms(output_values(&call), 1);
             for (int j = 0; j < 3; j++) {
                 call.pitch[j] = call.channels + (variant & 2 ? j + 1 : 0);
                 qkv[j] = guarded_terms(call.images * call.height * call.width * call.pitch[j], j == 0 ? 4 : 1);
@@ -444,14 +528,14 @@ static void test_add(void) {
         for (int s = 0; s < SIZES; s++)
             for (int broadcast = 0; broadcast < 2; broadcast++) {
                 df_call call = call_of(3, channels[i], sizes[s][0], sizes[s][1]);
-                float *a = guarded_random(output_values(&call), 1), *b = guarded_random(output_values(&call), 1);
+                float *a = guarded_terms(output_values(&call), 1), *b = guarded_terms(output_values(&call), 1);
                 call.input[0] = a, call.input[1] = b, call.broadcast = broadcast;
                 compare(DF_STEP_ADD, &call, NULL, NULL, 0, "add");
                 release(a);
                 release(b);
             }
     df_call call = call_of(2, 40, 30, 30); /* more than a task's values */
-    float *a = guarded_random(output_values(&call), 1), *b = guarded_random(output_values(&call), 1);
+    float *a = guarded_terms(output_values(&call), 1), *b = guarded_terms(output_values(&call), 1);
     call.input[0] = a, call.input[1] = b;
     compare(DF_STEP_ADD, &call, NULL, NULL, 0, "add, large");
     release(a);
@@ -474,6 +558,7 @@ static void test_silu(void) {
     enum { SPECIAL = sizeof special / sizeof *special };
     for (int i = 0; i < COUNT; i++) /* -120..120, finer around zero */
         x[i] = i < SPECIAL ? special[i] : i & 1 ? 120 * random_float() : random_float() * 4;
+    cut_to_terms(x, COUNT);
     call.input[0] = x, call.output = y;
     for (int32_t set = 0; set < set_count(); set++) {
         const df_kernels *kernels = set_at(set);
@@ -484,12 +569,15 @@ static void test_silu(void) {
         float at = 0;
         for (int i = 0; i < COUNT; i++) {
             const double exact = x[i] < -1e3F ? -0.0 : (double)x[i] / (1 + exp(-(double)x[i]));
+            if (kernels->half && fabs(exact) < 1.2e-38)
+                continue; /* no bfloat16 but zero */
             const double error =
                 x[i] == INFINITY ? (y[i] == INFINITY ? 0 : 1e9) : fabs((double)y[i] - exact) / ulp(exact);
             if (!(error <= worst))
                 worst = error, at = x[i];
         }
-        CHECK(worst <= 3.5, "%s: silu(%g) is off by %g units in the last place", kernels->name, (double)at, worst);
+        CHECK(worst <= (kernels->half ? 32772 : 3.5), "%s: silu(%g) is off by %g units in the last place",
+              kernels->name, (double)at, worst);
         CHECK(guards_hold(y, COUNT), "%s: silu writes outside", kernels->name);
     }
     x[1] = NAN;
@@ -502,56 +590,71 @@ static void test_silu(void) {
     release(y);
 }
 
-/* Channel c of pixel p of image i has the value i * 10000 + p * 100 + c wherever it is moved to. */
-static void test_moves(void) {
+/* Channel c of pixel p of image i has the value (i * 6 + p) * 9 + c wherever it is moved to, which bfloat16 holds too. */
+static void check_moves(const df_kernels *kernels) {
     enum { IMAGES = 2, H = 3, W = 2, C = 5, D = 4 };
     float nchw[IMAGES * C * H * W], nhwc[IMAGES * H * W * C], other[IMAGES * H * W * D];
     for (int i = 0; i < IMAGES; i++)
         for (int p = 0; p < H * W; p++) {
             for (int c = 0; c < C; c++)
-                nchw[(i * C + c) * H * W + p] = nhwc[(i * H * W + p) * C + c] = (float)(i * 10000 + p * 100 + c);
+                nchw[(i * C + c) * H * W + p] = nhwc[(i * H * W + p) * C + c] = (float)((i * 6 + p) * 9 + c);
             for (int c = 0; c < D; c++)
-                other[(i * H * W + p) * D + c] = (float)(i * 10000 + p * 100 + C + c);
+                other[(i * H * W + p) * D + c] = (float)((i * 6 + p) * 9 + C + c);
         }
     float *out = guarded(IMAGES * C * H * W);
     df_call call = call_of(IMAGES, C, H, W);
     call.input[0] = nchw, call.output = out;
-    run_step(&df_kernels_reference, DF_STEP_IMPORT, &call, true);
-    CHECK(!memcmp(out, nhwc, sizeof nhwc) && guards_hold(out, IMAGES * C * H * W), "import");
+    run_step(kernels, DF_STEP_IMPORT, &call, true);
+    CHECK(!memcmp(out, nhwc, sizeof nhwc) && guards_hold(out, IMAGES * C * H * W), "%s: import", kernels->name);
     call.input[0] = nhwc;
-    run_step(&df_kernels_reference, DF_STEP_EXPORT, &call, true);
-    CHECK(!memcmp(out, nchw, sizeof nchw) && guards_hold(out, IMAGES * C * H * W), "export");
+    run_step(kernels, DF_STEP_EXPORT, &call, true);
+    CHECK(!memcmp(out, nchw, sizeof nchw) && guards_hold(out, IMAGES * C * H * W), "%s: export", kernels->name);
     release(out);
 
     out = guarded(IMAGES * H * W * (C + D));
     call.input[1] = other, call.output = out, call.channels = call.out_channels = C + D;
-    run_step(&df_kernels_reference, DF_STEP_CONCAT, &call, true);
+    run_step(kernels, DF_STEP_CONCAT, &call, true);
     bool right = guards_hold(out, IMAGES * H * W * (C + D));
     for (int i = 0; i < IMAGES * H * W * (C + D); i++)
-        right &= out[i] == (float)(i / (H * W * (C + D)) * 10000 + i / (C + D) % (H * W) * 100 + i % (C + D));
-    CHECK(right, "concat");
+        right &= out[i] == (float)i;
+    CHECK(right, "%s: concat", kernels->name);
     release(out);
 
     out = guarded(IMAGES * 4 * H * W * C);
-    call.output = out, call.channels = call.out_channels = C, call.out_height = 2 * H, call.out_width = 2 * W;
-    run_step(&df_kernels_reference, DF_STEP_UPSAMPLE, &call, true);
+    call.input[1] = NULL, call.output = out, call.channels = call.out_channels = C;
+    call.out_height = 2 * H, call.out_width = 2 * W;
+    run_step(kernels, DF_STEP_UPSAMPLE, &call, true);
     right = guards_hold(out, IMAGES * 4 * H * W * C);
     for (int i = 0; i < IMAGES; i++)
         for (int y = 0; y < 2 * H; y++)
             for (int x = 0; x < 2 * W; x++)
                 for (int c = 0; c < C; c++)
-                    right &= out[((i * 2 * H + y) * 2 * W + x) * C + c] ==
-                             (float)(i * 10000 + (y / 2 * W + x / 2) * 100 + c);
-    CHECK(right, "upsample");
+                    right &= out[((i * 2 * H + y) * 2 * W + x) * C + c] == (float)((i * 6 + y / 2 * W + x / 2) * 9 + c);
+    CHECK(right, "%s: upsample", kernels->name);
     release(out);
 
     out = guarded(2 * C);
     call = (df_call){.images = 2, .out_channels = C, .time = (int32_t[]){3, 0}, .weight = nhwc, .output = out};
-    run_step(&df_kernels_reference, DF_STEP_TIME, &call, true);
+    run_step(kernels, DF_STEP_TIME, &call, true);
     CHECK(!memcmp(out, nhwc + 3 * C, C * sizeof *out) && !memcmp(out + C, nhwc, C * sizeof *out) &&
               guards_hold(out, 2 * C),
-          "time");
+          "%s: time", kernels->name);
     release(out);
+}
+
+static void test_moves(void) {
+    static const df_kernels halves = {.name = "bfloat16", .step = {DF_MOVES(df_moves_half)}, .half = true};
+    check_moves(&df_kernels_reference);
+    check_moves(&halves);
+    /* To the nearest, and to even in the middle. */
+    const float x[] = {1.0F, 1.00390625F, 1.01171875F, 1.005F, -1.005F, 3.3e38F};
+    const float nearest[] = {1.0F, 1.0F, 1.015625F, 1.0078125F, -1.0078125F, 3.2962e38F};
+    float y[6];
+    df_call call = call_of(1, 6, 1, 1);
+    call.input[0] = x, call.output = y;
+    run_step(&halves, DF_STEP_IMPORT, &call, false);
+    for (int i = 0; i < 6; i++)
+        CHECK(fabsf(y[i] / nearest[i] - 1) < 1e-4F, "%g became %g", (double)x[i], (double)y[i]);
 }
 
 /* The bits of the portable set are the same on every machine and by every compiler: this is one of its results. */
@@ -589,11 +692,10 @@ int main(void) {
         test_conv();
         test_winograd();
         test_attention();
+        test_norm();
+        test_add();
+        test_silu();
     }
-    precision = DF_FP32;
-    test_norm();
-    test_add();
-    test_silu();
     test_portable_is_fixed();
     return check_report("kernels");
 }
