@@ -9,8 +9,7 @@ enum {
 
 typedef struct conv1x1_scratch {
     float sums[2][FEW * COLUMNS]; /* in turn */
-    float spare[TILE_ROWS * TILE_ROWS];
-    term rows[]; /* the last few, filled up to a whole tile */
+    term rows[];                  /* the last few, filled up to a whole tile */
 } conv1x1_scratch;
 
 static bool conv1x1_fits(const df_call *call) {
@@ -80,7 +79,7 @@ typedef struct conv1x1_side {
 
 /* The sums of `down` x 16 rows for COLUMNS outputs, and beside them what is left of those before. */
 V_INLINE void conv1x1_sums(const df_call *call, const int down, const conv1x1_side side[2], const term *b, float *sums,
-                           conv1x1_rest *before, float *spare) {
+                           conv1x1_rest *before, const char *next, int64_t fetch, const value *out) {
     const int64_t wide = COLUMNS * PAIR * (int64_t)sizeof *b, line = COLUMNS * (int64_t)sizeof *sums;
     const int64_t share = df_blocks(FEW, call->channels / TILE_DEPTH);
     TILES_BARRIER();
@@ -121,6 +120,10 @@ V_INLINE void conv1x1_sums(const df_call *call, const int down, const conv1x1_si
                 tile_dot(5, 6, 7);
             }
             conv1x1_finish(call, before, share);
+            for (int64_t i = 0; i < fetch; i++, next += 64)
+                __builtin_prefetch(next, 0, 2);
+            for (int64_t i = 0; i < share; i++, out += call->out_channels)
+                __builtin_prefetch(out, 1, 2);
         }
     }
     tile_store(0, sums, line);
@@ -133,7 +136,6 @@ V_INLINE void conv1x1_sums(const df_call *call, const int down, const conv1x1_si
         tile_store(4, sums + 2 * TILE_ROWS * COLUMNS, line);
         tile_store(5, sums + 2 * TILE_ROWS * COLUMNS + TILE_ROWS, line);
     }
-    (void)spare;
     TILES_BARRIER();
 }
 
@@ -163,9 +165,14 @@ static void conv1x1_run(const df_call *call, int64_t task, void *scratch) {
         }
         const conv1x1_side side[2] = {{rows[0], split}, {rows[1], c - split}};
         const term *b = (const term *)call->weight + begin / COLUMNS * apart;
-        for (int64_t out = begin; out < end; out += COLUMNS, b += apart, turn = !turn) {
+        /* The next rows, of the first input. */
+        const int64_t fetch =
+            df_blocks(FEW * split * (int64_t)sizeof(term), 64 * df_blocks(end - begin, COLUMNS) * (c / TILE_DEPTH));
+        const char *next = (const char *)(rows[0] + FEW * split);
+        for (int64_t out = begin; out < end;
+             out += COLUMNS, b += apart, turn = !turn, next += fetch * 64 * (c / TILE_DEPTH)) {
             /* clang-format off */
-#define DOWN_OF(n) case n: conv1x1_sums(call, n, side, b, s->sums[turn], &before, s->spare); break;
+#define DOWN_OF(n) case n: conv1x1_sums(call, n, side, b, s->sums[turn], &before, next, fetch, (value *)call->output + row * call->out_channels + out); break;
             switch (df_blocks(count, TILE_ROWS)) {
             DOWN_OF(1) DOWN_OF(2) DOWN_OF(3)
             default: break;

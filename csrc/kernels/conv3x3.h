@@ -180,17 +180,17 @@ V_INLINE void conv3x3_read_as(conv3x3_reader *r, const bool with_norm, const boo
     const int64_t x = r->x, up = r->call->upsample, count = r->count;
     const value *from = r->from + r->at;
     term *to = r->to + r->at;
-    vf mean = v_set(0), factor = v_set(0), shift = v_set(0);
-    if (with_norm) {
+    vf factor = v_set(0), shift = v_set(0);
+    if (with_norm) { /* (x - mean) * factor + shift; what taking the mean out later costs is less than a term's rounding */
         const float *norm = r->norm + r->at;
-        mean = v_load_n(norm, n), factor = v_load_n(norm + c, n), shift = v_load_n(norm + 2 * c, n);
+        factor = v_load_n(norm + c, n), shift = v_fma(-v_load_n(norm, n), factor, v_load_n(norm + 2 * c, n));
     }
     for (int64_t i = 0; i < r->pixels; i++, to += pitch) {
         const value *at = from + ((x + i) >> up) * count;
         vf v = v_read_n(at, n);
         __builtin_prefetch(at + AHEAD, 0, 2);
         if (with_norm)
-            v = v_fma(v - mean, factor, shift);
+            v = v_fma(v, factor, shift);
         v_store_terms(to, with_silu ? silu_to_term(v) : v);
     }
     r->at += LANES;
