@@ -126,8 +126,7 @@ V_INLINE void tiled_attention_sums(const int tiles, const term *a, int64_t pitch
             tile_dot(2, 5, 6);
             tile_dot(3, 5, 7);
         }
-        if (beside)
-            beside(context);
+        beside(context);
     }
     tile_store(0, sums, line);
     tile_store(1, sums + TILE_ROWS, line);
@@ -136,6 +135,24 @@ V_INLINE void tiled_attention_sums(const int tiles, const term *a, int64_t pitch
         tile_store(3, below + TILE_ROWS, line);
     }
     TILES_BARRIER();
+}
+
+/* The rows of the next image that are like some of this one's, to be fetched beside the products. */
+typedef struct tiled_attention_ahead {
+    const char *at[3]; /* q, k, v */
+    int64_t apart[3], bytes, offset, share;
+} tiled_attention_ahead;
+
+static void tiled_attention_fetch(void *context) {
+    tiled_attention_ahead *ahead = context;
+    for (int64_t i = 0; i < ahead->share; i++) {
+        V_UNROLL for (int j = 0; j < 3; j++) __builtin_prefetch(ahead->at[j] + ahead->offset, 0, 2);
+        ahead->offset += 64;
+        if (ahead->offset < ahead->bytes)
+            continue;
+        ahead->offset = 0;
+        V_UNROLL for (int j = 0; j < 3; j++) ahead->at[j] += ahead->apart[j];
+    }
 }
 
 /* One row of scores -> terms of exp(scale (score - largest)); returns their sum. */
@@ -182,19 +199,28 @@ static void tiled_attention_finish(void *context) {
     rest->rows -= count;
 }
 
-/* Up to ASKED queries, tiles x 16 of them. */
-V_INLINE void tiled_attention_queries(const df_call *call, const int tiles, const value *q, int64_t rows,
-                                      const value *residual, value *out, const tiled_attention_scratch *s) {
+/* Queries first..first+rows-1 of a part, tiles x 16 of them. */
+V_INLINE void tiled_attention_queries(const df_call *call, const int tiles, const attention_part *part, int64_t first,
+                                      int64_t rows, const tiled_attention_scratch *s) {
     const int64_t positions = attention_positions(call), filled = df_round_up(positions, TILE_DEPTH);
     const int64_t c = call->channels, dim = c / call->parts, deep = df_round_up(dim, TILE_DEPTH);
     const int64_t pitch = deep + APART, weight_pitch = filled + APART, score_pitch = filled + APART / 2;
+    const value *q = part->q + first * call->pitch[0], *residual = part->residual ? part->residual + first * c : NULL;
+    value *out = part->output + first * c;
+    const int64_t bytes = dim * (int64_t)sizeof *q, steps = filled / TILE_DEPTH * (deep / TILE_DEPTH);
+    tiled_attention_ahead ahead = {.bytes = bytes, .share = df_blocks(rows * df_blocks(bytes, 64), steps)};
+    for (int j = 0; j < 3; j++) {
+        const value *from = j == 0 ? part->q : j == 1 ? part->k : part->v;
+        ahead.apart[j] = call->pitch[j] * (int64_t)sizeof *q;
+        ahead.at[j] = (const char *)from + (positions + first) * ahead.apart[j];
+    }
     for (int64_t r = 0; r < rows; r++) {
         memcpy(s->queries + r * pitch, q + r * call->pitch[0], (size_t)dim * sizeof *q);
         clear_terms(s->queries + r * pitch + dim, deep - dim);
     }
     for (int64_t j = 0; j < filled; j += TILE_DEPTH)
         tiled_attention_sums(tiles, s->queries, pitch, s->keys + j * deep, deep / TILE_DEPTH, s->scores + j,
-                             score_pitch * (int64_t)sizeof(float), NULL, NULL);
+                             score_pitch * (int64_t)sizeof(float), tiled_attention_fetch, &ahead);
     for (int64_t r = 0; r < rows; r++)
         s->inverse[r] = 1 / tiled_attention_softmax(s->scores + r * score_pitch, positions,
                                                     (float)(1.0 / sqrt((double)dim)), s->weights + r * weight_pitch);
@@ -219,15 +245,13 @@ static void tiled_attention_run(const df_call *call, int64_t task, void *scratch
     tiled_attention_scratch s;
     tiled_attention_layout(call, scratch, &s);
     const attention_part part = attention_part_of(call, task);
-    const int64_t c = call->channels;
     tiles_open();
     tiled_attention_keys(call, part.k, s.keys);
     tiled_attention_values(call, part.v, s.values);
     for (int64_t query = 0; query < part.queries; query += ASKED) {
         const int64_t rows = df_min(ASKED, part.queries - query);
-        const value *q = part.q + query * call->pitch[0], *residual = part.residual ? part.residual + query * c : NULL;
         /* clang-format off */
-#define QUERIES_OF(n) case n: tiled_attention_queries(call, n, q, rows, residual, part.output + query * c, &s); break;
+#define QUERIES_OF(n) case n: tiled_attention_queries(call, n, &part, query, rows, &s); break;
         switch (df_blocks(rows, TILE_ROWS)) {
         QUERIES_OF(1) QUERIES_OF(2)
         default: break;
