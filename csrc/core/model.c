@@ -92,7 +92,8 @@ static int64_t room_of_floats(const df_plan_step *step, const df_plan_options *o
 
 static int64_t room_of_halves(const df_plan_step *step, const df_plan_options *options) {
     (void)options;
-    return df_step_values(step) * (step->kind == DF_STEP_STATISTICS ? 2 : 1); /* statistics are floats */
+    const int64_t halves = df_step_values(step) * (step->kind == DF_STEP_STATISTICS ? 2 : 1); /* which are floats */
+    return df_round_up(halves, 32);                                                           /* a cache line */
 }
 
 /* Everything but the weights' values. */

@@ -6,7 +6,7 @@
 
 enum {
     FIRST = 2,
-    ALIGNMENT = 32 /* units: a cache line of values of 16 bits */,
+    ALIGNMENT = 16 /* units: a cache line of floats */,
     GONE = -2 /* output of a step that is no more */
 };
 
