@@ -47,7 +47,8 @@ typedef struct df_interrupt {
 
 /* ---------------------------------------------------------------- instruction sets */
 
-/* What convolutions, linear layers and attention multiply. Sums, and all between the products, are float32 in both. */
+/* What convolutions, linear layers and attention multiply. Sums, norms and softmax are float32 in both; what steps hand on is
+ * rounded to bfloat16 too where "amx" multiplies it. */
 typedef enum df_precision { DF_FP32, DF_BF16, DF_PRECISION_COUNT } df_precision;
 
 /* Names: "reference" (scalar, sums in double: the specification; no bf16), "portable" (the fast kernels over plain C

@@ -2,9 +2,7 @@
  * of all images are one list of rows, and tiles read them where they lie. */
 
 enum {
-    DOWN = 3,              /* tiles of rows at a time, */
-    WIDE = 2,              /* and of outputs */
-    FEW = DOWN * TILE_ROWS /* rows */
+    FEW = 3 * TILE_ROWS /* rows at a time, at most; of outputs: two tiles */
 };
 
 typedef struct conv1x1_scratch {
@@ -77,48 +75,43 @@ typedef struct conv1x1_side {
     int64_t channels;
 } conv1x1_side;
 
-/* The sums of `down` x 16 rows for COLUMNS outputs, and beside them what is left of those before. */
+/* The sums of `down` x 16 rows for COLUMNS outputs. Beside them: what is left of those before, and fetching what the next
+ * rows will read, `fetch` lines with each step, and where these outputs will be written. */
 V_INLINE void conv1x1_sums(const df_call *call, const int down, const conv1x1_side side[2], const term *b, float *sums,
                            conv1x1_rest *before, const char *next, int64_t fetch, const value *out) {
     const int64_t wide = COLUMNS * PAIR * (int64_t)sizeof *b, line = COLUMNS * (int64_t)sizeof *sums;
     const int64_t share = df_blocks(FEW, call->channels / TILE_DEPTH);
     TILES_BARRIER();
-    tile_zero(0);
-    tile_zero(1);
-    if (down > 1) {
-        tile_zero(2);
-        tile_zero(3);
+#define EACH_ROW(what) what(0, 0, 1) what(1, 2, 3) what(2, 4, 5)
+#define ZERO(r, left, right)                                                                                           \
+    if (r < down) {                                                                                                    \
+        tile_zero(left);                                                                                               \
+        tile_zero(right);                                                                                              \
     }
-    if (down > 2) {
-        tile_zero(4);
-        tile_zero(5);
+#define LEFT(r, left, right)                                                                                           \
+    if (r < down) {                                                                                                    \
+        tile_load(6, a + r * tile, apart);                                                                             \
+        tile_dot(left, 6, 7);                                                                                          \
     }
+#define RIGHT(r, left, right)                                                                                          \
+    if (r < down) {                                                                                                    \
+        tile_load(6, a + r * tile, apart);                                                                             \
+        tile_dot(right, 6, 7);                                                                                         \
+    }
+#define STORE(r, left, right)                                                                                          \
+    if (r < down) {                                                                                                    \
+        tile_store(left, sums + r * TILE_ROWS * COLUMNS, line);                                                        \
+        tile_store(right, sums + r * TILE_ROWS * COLUMNS + TILE_ROWS, line);                                           \
+    }
+    EACH_ROW(ZERO)
     for (int s = 0; s < 2; s++) {
         const int64_t apart = side[s].channels * (int64_t)sizeof *b, tile = TILE_ROWS * side[s].channels;
         V_ROLLED for (int64_t l = 0; l < side[s].channels; l += TILE_DEPTH, b += TILE_DEPTH * COLUMNS) {
             const term *a = side[s].rows + l;
             tile_load(7, b, wide);
-            tile_load(6, a, apart);
-            tile_dot(0, 6, 7);
-            if (down > 1) {
-                tile_load(6, a + tile, apart);
-                tile_dot(2, 6, 7);
-            }
-            if (down > 2) {
-                tile_load(6, a + 2 * tile, apart);
-                tile_dot(4, 6, 7);
-            }
+            EACH_ROW(LEFT)
             tile_load(7, b + TILE_DEPTH, wide);
-            tile_load(6, a, apart);
-            tile_dot(1, 6, 7);
-            if (down > 1) {
-                tile_load(6, a + tile, apart);
-                tile_dot(3, 6, 7);
-            }
-            if (down > 2) {
-                tile_load(6, a + 2 * tile, apart);
-                tile_dot(5, 6, 7);
-            }
+            EACH_ROW(RIGHT)
             conv1x1_finish(call, before, share);
             for (int64_t i = 0; i < fetch; i++, next += 64)
                 __builtin_prefetch(next, 0, 2);
@@ -126,17 +119,20 @@ V_INLINE void conv1x1_sums(const df_call *call, const int down, const conv1x1_si
                 __builtin_prefetch(out, 1, 2);
         }
     }
-    tile_store(0, sums, line);
-    tile_store(1, sums + TILE_ROWS, line);
-    if (down > 1) {
-        tile_store(2, sums + TILE_ROWS * COLUMNS, line);
-        tile_store(3, sums + TILE_ROWS * COLUMNS + TILE_ROWS, line);
-    }
-    if (down > 2) {
-        tile_store(4, sums + 2 * TILE_ROWS * COLUMNS, line);
-        tile_store(5, sums + 2 * TILE_ROWS * COLUMNS + TILE_ROWS, line);
-    }
+    EACH_ROW(STORE)
+#undef EACH_ROW
+#undef ZERO
+#undef LEFT
+#undef RIGHT
+#undef STORE
     TILES_BARRIER();
+}
+
+/* The last few rows, filled up to a tile, which would read beyond the end. */
+static const term *conv1x1_fill(const term *rows, int64_t count, int64_t channels, term *to) {
+    memcpy(to, rows, (size_t)(count * channels) * sizeof *to);
+    memset(to + count * channels, 0, (size_t)((TILE_ROWS - count) * channels) * sizeof *to);
+    return to;
 }
 
 static void conv1x1_run(const df_call *call, int64_t task, void *scratch) {
@@ -144,35 +140,28 @@ static void conv1x1_run(const df_call *call, int64_t task, void *scratch) {
     const int64_t parts = df_blocks(call->out_channels, call->columns), c = call->channels, split = call->split;
     const int64_t first = task / parts * call->block, last = df_min(first + call->block, conv_rows(call));
     const int64_t begin = task % parts * call->columns, end = df_min(begin + call->columns, call->out_channels);
-    const int64_t apart = packed_at(c, 0, COLUMNS);
+    const int64_t apart = packed_at(c, 0, COLUMNS), products = df_blocks(end - begin, COLUMNS) * (c / TILE_DEPTH);
+    const int64_t fetch =
+        df_blocks(FEW * split * (int64_t)sizeof(term), 64 * products); /* of the first input's next rows */
     conv1x1_rest before = {0};
     tiles_open();
     for (int64_t row = first, count, turn = 0; row < last; row += count) {
-        const term *rows[2] = {(const term *)call->input[0] + row * split,
-                               split < c ? (const term *)call->input[1] + row * (c - split) : NULL};
+        conv1x1_side side[2] = {{(const term *)call->input[0] + row * split, split}};
+        if (split < c)
+            side[1] = (conv1x1_side){(const term *)call->input[1] + row * (c - split), c - split};
         count = df_min(FEW, (last - row) / TILE_ROWS * TILE_ROWS);
-        if (!count) { /* the last few: a tile would read beyond the end */
+        if (!count) {
             count = last - row;
-            memcpy(s->rows, rows[0], (size_t)(count * split) * sizeof(term));
-            memset(s->rows + count * split, 0, (size_t)((TILE_ROWS - count) * split) * sizeof(term));
-            rows[0] = s->rows;
-            if (rows[1]) {
-                term *second = s->rows + TILE_ROWS * split;
-                memcpy(second, rows[1], (size_t)(count * (c - split)) * sizeof(term));
-                memset(second + count * (c - split), 0, (size_t)((TILE_ROWS - count) * (c - split)) * sizeof(term));
-                rows[1] = second;
-            }
+            side[0].rows = conv1x1_fill(side[0].rows, count, split, s->rows);
+            if (split < c)
+                side[1].rows = conv1x1_fill(side[1].rows, count, c - split, s->rows + TILE_ROWS * split);
         }
-        const conv1x1_side side[2] = {{rows[0], split}, {rows[1], c - split}};
         const term *b = (const term *)call->weight + begin / COLUMNS * apart;
-        /* The next rows, of the first input. */
-        const int64_t fetch =
-            df_blocks(FEW * split * (int64_t)sizeof(term), 64 * df_blocks(end - begin, COLUMNS) * (c / TILE_DEPTH));
-        const char *next = (const char *)(rows[0] + FEW * split);
-        for (int64_t out = begin; out < end;
-             out += COLUMNS, b += apart, turn = !turn, next += fetch * 64 * (c / TILE_DEPTH)) {
+        const value *to = (const value *)call->output + row * call->out_channels;
+        const char *next = (const char *)(side[0].rows + FEW * split);
+        for (int64_t out = begin; out < end; out += COLUMNS, b += apart, turn = !turn) {
             /* clang-format off */
-#define DOWN_OF(n) case n: conv1x1_sums(call, n, side, b, s->sums[turn], &before, next, fetch, (value *)call->output + row * call->out_channels + out); break;
+#define DOWN_OF(n) case n: conv1x1_sums(call, n, side, b, s->sums[turn], &before, next, fetch, to + out); break;
             switch (df_blocks(count, TILE_ROWS)) {
             DOWN_OF(1) DOWN_OF(2) DOWN_OF(3)
             default: break;
@@ -181,6 +170,7 @@ static void conv1x1_run(const df_call *call, int64_t task, void *scratch) {
             /* clang-format on */
             conv1x1_finish(call, &before, FEW);
             before = (conv1x1_rest){.row = row, .end = row + count, .out = out, .sums = s->sums[turn]};
+            next += fetch * 64 * (c / TILE_DEPTH);
         }
     }
     tiles_close();
