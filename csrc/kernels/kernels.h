@@ -103,11 +103,11 @@ extern const df_kernels df_kernels_neon, df_kernels_neon_bf16;
 
 /* Steps that only move values, the same for every instruction set; `half`: values that are bfloat16. */
 typedef struct df_moves {
-    df_kernel import, export, time, concat, upsample;
+    df_kernel from_nchw, to_nchw, time, concat, upsample;
 } df_moves;
 extern const df_moves df_moves_float, df_moves_half;
 #define DF_MOVES(moves)                                                                                                \
-    [DF_STEP_IMPORT] = &(moves).import, [DF_STEP_EXPORT] = &(moves).export, [DF_STEP_TIME] = &(moves).time,            \
+    [DF_STEP_IMPORT] = &(moves).from_nchw, [DF_STEP_EXPORT] = &(moves).to_nchw, [DF_STEP_TIME] = &(moves).time,        \
     [DF_STEP_CONCAT] = &(moves).concat, [DF_STEP_UPSAMPLE] = &(moves).upsample
 
 static inline int64_t df_round_up(int64_t value, int64_t multiple) {

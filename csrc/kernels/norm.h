@@ -6,7 +6,11 @@
  * standard deviations (the rest of the values would have to pull that far), so what the variance loses when that is
  * taken out of it is bounded too. */
 
-enum { SPAN = 16, NORM_CHANNELS = 64 /* about as many to a task, whole groups */ };
+enum {
+    SPAN = 16,
+    NORM_CHANNELS = 64, /* about as many to a task, whole groups */
+    FETCHED = 2048 /* values in advance */
+};
 
 static int64_t norm_size(const df_call *call) {
     return call->channels / call->parts;
@@ -58,6 +62,8 @@ V_INLINE void norm_span(const value *in, int64_t pixels, int64_t pitch, const in
         V_UNROLL for (int i = 0; i < vectors; i++) {
             const vf x = v_read_n(in + i * LANES, i == vectors - 1 ? n : LANES) - middle[i];
             sum[i] += x;
+            if (with_squares && V_SET == V_AVX512) /* the hardware's own fetching ends with each page */
+                __builtin_prefetch(in + i * LANES + FETCHED, 0, 2);
             if (with_squares)
                 square[i] = v_fma(x, x, square[i]);
         }
