@@ -9,7 +9,7 @@
 enum {
     SPAN = 16,
     NORM_CHANNELS = 64, /* about as many to a task, whole groups */
-    FETCHED = 2048 /* values in advance */
+    FETCHED = 2048      /* values in advance */
 };
 
 static int64_t norm_size(const df_call *call) {
