@@ -1,4 +1,4 @@
-/* The same attention where values are terms: for some queries of a head, scores with 16 keys at a time, their softmax,
+/* The same attention where values are terms: for some queries of a head, scores with 32 keys at a time, their softmax,
  * whose terms are rows again, and the values' weighted sums, which are finished beside the next ones' products. */
 
 enum {

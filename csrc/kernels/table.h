@@ -45,7 +45,7 @@
         (first##_fits(call) ? first##_pack : second##_pack)(call, weight, packed);                                     \
     }
 #if V_TILED
-#define conv1x1_packed conv_packed
+#define conv1x1_packed conv_packed /* the same weights for both */
 #define conv1x1_pack   conv_pack
 EITHER(any_conv, conv1x1, conv)
 static const df_kernel conv_step = ONE(any_conv), winograd_step = ONE(conv3x3);
