@@ -120,9 +120,9 @@ static void attention_scores(const df_call *call, const value *q, int64_t rows, 
 
 /* One row of scores -> terms of exp(scale (score - largest)) in its place; returns their sum. */
 static float attention_softmax(float *row, int64_t positions, float scale) {
-    const int64_t end = df_round_up(positions, LANES > STEP * PAIR ? LANES : STEP * PAIR);
+    const int64_t end = df_round_up(positions, LANES);
     for (int64_t j = positions; j < end; j++)
-        row[j] = -INFINITY; /* what fills up the last vector or step becomes zeros */
+        row[j] = -INFINITY; /* what fills up the last vector becomes zeros */
     vf largest = v_set(-INFINITY);
     for (int64_t j = 0; j < end; j += LANES)
         largest = v_max(largest, v_load(row + j));
@@ -168,7 +168,6 @@ static void attention_run(const df_call *call, int64_t task, void *scratch) {
     attention_layout(call, scratch, &s);
     const attention_part part = attention_part_of(call, task);
     const int64_t positions = attention_positions(call), c = call->channels, dim = c / call->parts;
-    tiles_open();
     attention_pack(call, part.k, part.v, &s);
     for (int64_t query = 0; query < part.queries; query += QUERIES) {
         const int64_t rows = df_min(QUERIES, part.queries - query);
@@ -178,6 +177,5 @@ static void attention_run(const df_call *call, int64_t task, void *scratch) {
                                            (float)(1.0 / sqrt((double)dim)));
         attention_values(call, part.residual ? part.residual + query * c : NULL, part.output + query * c, rows, &s);
     }
-    tiles_close();
 }
 #endif

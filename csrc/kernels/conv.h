@@ -168,13 +168,15 @@ static void conv_run(const df_call *call, int64_t task, void *scratch) {
     const int64_t parts = df_blocks(call->out_channels, call->columns);
     const int64_t row = task / parts * call->block, rows = df_min(call->block, conv_rows(call) - row);
     const int64_t out = task % parts * call->columns, outs = df_min(call->columns, call->out_channels - out);
-    tiles_open();
+    if (V_TILED)
+        tiles_open();
 #if !V_BF16
     if (conv_is_pointwise(call))
         conv_in_place(call, row, rows, out, outs, scratch);
     else
 #endif
         conv_in_panels(call, row, rows, out, outs, scratch);
-    tiles_close();
+    if (V_TILED)
+        tiles_close();
     conv_finish(call, scratch, row, rows, out, outs);
 }

@@ -99,7 +99,7 @@ typedef struct conv3x3_reader {
     int64_t at, count;           /* channel of that input; of how many */
     const value *from;           /* the line in that input */
     const float *norm;           /* of its channels, or NULL */
-    term *line, *to;             /* the line, after its zeros; the first pixel's channels of that input */
+    term *line, *to;             /* the line, with the zeros before it; the first pixel's channels of that input */
 } conv3x3_reader;
 
 static void conv3x3_turn(conv3x3_reader *r) { /* to an input */
@@ -110,30 +110,40 @@ static void conv3x3_turn(conv3x3_reader *r) { /* to an input */
     r->from = (const value *)call->input[r->second] +
               (r->image * call->height + (r->y >> call->upsample)) * call->width * r->count;
     r->norm = call->norm ? call->norm + r->image * 3 * call->channels + first : NULL;
-    r->to = r->line + r->x * conv3x3_pitch(call) + first;
+    r->to = r->line + (1 + r->x) * conv3x3_pitch(call) + first;
 }
 
-/* To the next line that is not of zeros, or to the end. */
-static void conv3x3_next_line(conv3x3_reader *r) {
-    const df_call *call = r->call;
-    const int64_t pitch = conv3x3_pitch(call), across = conv3x3_across(call);
-    for (;; r->lines--) {
-        r->line += across * pitch;
-        clear_terms(r->line - pitch, packed_words(call->channels) * PAIR); /* behind the last line too */
-        if (!r->lines)
-            return;
-        if (++r->y == call->out_height) {
-            r->y = -1;
-            r->image++;
-        }
-        if (r->y >= 0 && r->image >= 0 && r->image < call->images)
-            break;
-        clear_terms(r->line, (across - 1) * pitch);
-    }
-    r->x = 0;
-    r->pixels = df_min(r->most, call->out_width);
+/* From a pixel on. */
+static void conv3x3_begin_pixels(conv3x3_reader *r, int64_t x) {
+    r->x = x;
+    r->pixels = df_min(r->most, r->call->out_width - x);
     r->second = false;
     conv3x3_turn(r);
+}
+
+static void conv3x3_pass_line(conv3x3_reader *r) {
+    const df_call *call = r->call;
+    r->lines--;
+    r->line += conv3x3_across(call) * conv3x3_pitch(call);
+    if (++r->y == call->out_height) {
+        r->y = -1;
+        r->image++;
+    }
+}
+
+/* The line, or the next that is not of zeros, if there is one. */
+static void conv3x3_begin_line(conv3x3_reader *r) {
+    const df_call *call = r->call;
+    const int64_t filled = packed_words(call->channels) * PAIR;
+    for (; r->lines; conv3x3_pass_line(r)) {
+        const bool zeros = r->y < 0 || r->image < 0 || r->image >= call->images;
+        clear_terms(r->line, zeros ? conv3x3_across(call) * conv3x3_pitch(call) : filled);
+        if (!zeros) {
+            conv3x3_begin_pixels(r, 0);
+            return;
+        }
+    }
+    clear_terms(r->line, filled); /* behind the last line */
 }
 
 static void conv3x3_next_pixels(conv3x3_reader *r) {
@@ -145,31 +155,29 @@ static void conv3x3_next_pixels(conv3x3_reader *r) {
         return;
     }
     for (int64_t i = 0; i < r->pixels && c < filled; i++)
-        clear_terms(r->line + (r->x + i) * conv3x3_pitch(call) + c, filled - c);
-    r->x += r->pixels;
-    if (r->x == call->out_width) {
-        r->lines--;
-        conv3x3_next_line(r);
-        return;
+        clear_terms(r->line + (1 + r->x + i) * conv3x3_pitch(call) + c, filled - c);
+    if (r->x + r->pixels < call->out_width) {
+        conv3x3_begin_pixels(r, r->x + r->pixels);
+    } else {
+        conv3x3_pass_line(r);
+        conv3x3_begin_line(r);
     }
-    r->pixels = df_min(r->most, call->out_width - r->x);
-    r->second = false;
-    conv3x3_turn(r);
 }
 
 /* The lines around first..first+lines-1 of all images, so many pixels at a time that it takes at most `taps` calls of
  * conv3x3_read, if possible. */
 static conv3x3_reader conv3x3_begin(const df_call *call, int64_t first, int64_t lines, int64_t taps, term *patch) {
-    const int64_t of_image = conv3x3_of_image(call), above = first - 2 + of_image, width = call->out_width;
+    const int64_t of_image = conv3x3_of_image(call), above = first - 1 + of_image, width = call->out_width;
     const int64_t vectors = df_blocks(call->split, LANES) + df_blocks(call->channels - call->split, LANES);
-    conv3x3_reader r = {.call = call, .lines = lines + 2, .most = 1, .line = patch};
+    conv3x3_reader r = {.call = call,
+                        .lines = lines + 2,
+                        .most = 1,
+                        .image = above / of_image - 1,
+                        .y = above % of_image - 1,
+                        .line = patch};
     while (r.most < width && (lines + 2) * df_blocks(width, r.most) * vectors > taps)
         r.most++;
-    /* To the line before the first one, where the next step begins. */
-    r.image = above < 0 ? -1 : above / of_image - 1;
-    r.y = above < 0 ? -2 : above % of_image - 1;
-    r.line += conv3x3_pitch(call) - conv3x3_across(call) * conv3x3_pitch(call);
-    conv3x3_next_line(&r);
+    conv3x3_begin_line(&r);
     return r;
 }
 
