@@ -14,9 +14,6 @@
 #pragma GCC target("avx2,fma")
 #endif
 
-/* How vectors this wide are passed does not matter: nothing leaves this file. */
-#pragma GCC diagnostic ignored "-Wpsabi"
-
 #define V_SET V_WIDE
 #include "kernels/table.h"
 
