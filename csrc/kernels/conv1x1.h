@@ -80,7 +80,7 @@ typedef struct conv1x1_side {
 V_INLINE void conv1x1_sums(const df_call *call, const int down, const conv1x1_side side[2], const term *b, float *sums,
                            conv1x1_rest *before, const char *next, int64_t fetch, const value *out) {
     const int64_t wide = COLUMNS * PAIR * (int64_t)sizeof *b, line = COLUMNS * (int64_t)sizeof *sums;
-    const int64_t share = df_blocks(FEW, call->channels / TILE_DEPTH);
+    const int64_t share = df_blocks(FEW, call->channels / TILE_DEPTH); /* so they are done with before the next */
     TILES_BARRIER();
 #define EACH_ROW(what) what(0, 0, 1) what(1, 2, 3) what(2, 4, 5)
 #define ZERO(r, left, right)                                                                                           \
@@ -168,7 +168,6 @@ static void conv1x1_run(const df_call *call, int64_t task, void *scratch) {
             }
 #undef DOWN_OF
             /* clang-format on */
-            conv1x1_finish(call, &before, FEW);
             before = (conv1x1_rest){.row = row, .end = row + count, .out = out, .sums = s->sums[turn]};
             next += fetch * 64 * (c / TILE_DEPTH);
         }

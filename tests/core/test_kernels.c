@@ -149,9 +149,11 @@ static void test_conv(void) {
                     const int32_t *hw = sizes[variant % SIZES];
                     df_call call = call_of(variant % 3 ? 3 : 1, channels[i], hw[0], hw[1]);
                     call.out_channels = channels[j], call.size = size, call.stride = stride;
-                    check_conv(DF_STEP_CONV, call, (conv_variant){.shift = variant & 1, .residual = variant & 2});
+                    /* Sizes and strides go by four. */
+                    conv_variant more = {.shift = variant / 4 & 1, .residual = variant / 8 & 1};
+                    check_conv(DF_STEP_CONV, call, more);
                     if (size == 1 && stride == 1 && channels[i] > 1)
-                        check_conv(DF_STEP_CONV, call, (conv_variant){.split = 1 + variant % (channels[i] - 1)});
+                        more.split = 1 + variant % (channels[i] - 1), check_conv(DF_STEP_CONV, call, more);
                 }
     /* More than one piece, one block of rows and one group of outputs. */
     df_call large = call_of(3, 150, 9, 9);
@@ -163,6 +165,13 @@ static void test_conv(void) {
     df_call two = call_of(2, 600, 7, 9);
     two.out_channels = 140;
     check_conv(DF_STEP_CONV, two, (conv_variant){.shift = true, .split = 290});
+    /* Whole steps of 32 on both sides, which tiles read in place, and rows that fill no tile. */
+    for (variant = 0; variant < 4; variant++) {
+        df_call steps = call_of(3, 160, 9, 7);
+        steps.out_channels = 70;
+        check_conv(DF_STEP_CONV, steps,
+                   (conv_variant){.shift = variant & 1, .residual = variant & 2, .split = variant == 3 ? 0 : 64});
+    }
 }
 
 static void test_winograd(void) {
@@ -383,6 +392,45 @@ static void test_silu(void) {
     release(y);
 }
 
+/* SiLU as a convolution reads it, which only copies then: where it is computed directly, so nothing else is rounded. */
+static void test_silu_of_a_reader(void) {
+    enum { C = 32, H = 40, W = 41, COUNT = C * H * W };
+    float *x = guarded(COUNT), *y = guarded(COUNT), norm[3 * C] = {0}, bias[64] = {0};
+    float *w = guarded(C * C * 9);
+    memset(w, 0, C * C * 9 * sizeof *w);
+    for (int i = 0; i < C; i++)
+        w[(i * C + i) * 9 + 4] = norm[C + i] = 1;
+    static const float special[] = {0.0F, 100, -100, 1e4F, -1e4F, 1e30F, 3e38F};
+    enum { SPECIAL = sizeof special / sizeof *special };
+    for (int i = 0; i < COUNT; i++)
+        x[i] = i < SPECIAL ? special[i] : i & 1 ? 90 * random_float() : random_float() * 6;
+    cut_to_terms(x, COUNT);
+    df_call call = call_of(1, C, H, W);
+    call.size = 3, call.silu = true;
+    call.input[0] = x, call.norm = norm, call.bias = bias, call.output = y;
+    for (int32_t set = 1; set < set_count(); set++) {
+        const df_kernels *kernels = set_at(set);
+        if (!kernels || !kernels->direct3x3)
+            continue;
+        float *packed = pack(kernels, DF_STEP_WINOGRAD, &call, w);
+        call.weight = packed;
+        run_step(kernels, DF_STEP_WINOGRAD, &call, false);
+        double worst = 0;
+        float at = 0;
+        for (int i = 0; i < COUNT; i++) {
+            const double exact = x[i] < -80 ? 0 : (double)x[i] / (1 + exp(-(double)x[i]));
+            const double error = (fabs((double)y[i] - exact) - 1e-30) / (fabs(exact) + 1e-30);
+            if (!(error <= worst))
+                worst = error, at = x[i];
+        }
+        CHECK(worst <= 1.06 / 256, "%s: silu(%g) is off by %g of it", kernels->name, (double)at, worst);
+        release(packed);
+    }
+    release(x);
+    release(y);
+    release(w);
+}
+
 /* Channel c of pixel p of image i has the value (i * 6 + p) * 9 + c wherever it is moved to, which bfloat16 holds too. */
 static void check_moves(const df_kernels *kernels) {
     enum { IMAGES = 2, H = 3, W = 2, C = 5, D = 4 };
@@ -488,6 +536,7 @@ int main(void) {
         test_norm();
         test_add();
         test_silu();
+        test_silu_of_a_reader();
     }
     test_portable_is_fixed();
     return check_report("kernels");
