@@ -43,12 +43,12 @@ static const struct set {
 enum { REFERENCE, PORTABLE, AVX2, AVX512, AMX, NEON, COUNT = sizeof sets / sizeof *sets };
 
 #if DF_X86
-/* Whether the processor has tiles of bf16, and the system lets this process use them, which has to be asked for once: their
+/* Whether the processor has tiles of bf16 and of bytes, and the system lets this process use them, which has to be asked for once: their
  * registers are large. Every thread of the process may then. */
 static bool may_use_tiles(void) {
 #if defined(__linux__) && defined(SYS_arch_prctl)
-    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 }; /* ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA */
-    const unsigned needed = 1U << 22 | 1U << 24;          /* AMX-BF16, AMX-TILE */
+    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };   /* ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA */
+    const unsigned needed = 1U << 22 | 1U << 24 | 1U << 25; /* AMX-BF16, AMX-TILE, AMX-INT8 */
     unsigned a, b, c, d;
     return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & needed) == needed &&
            syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
@@ -77,7 +77,8 @@ bool df_isa_supported(int32_t index, df_precision precision) {
     if (index == AVX512 || index == AMX)
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-               (precision != DF_BF16 || __builtin_cpu_supports("avx512bf16")) && (index != AMX || may_use_tiles());
+               (precision != DF_BF16 || __builtin_cpu_supports("avx512bf16")) &&
+               (index != AMX || (__builtin_cpu_supports("avx512vbmi") && may_use_tiles()));
 #endif
 #if DF_ARM
     if (index == NEON && precision == DF_BF16) {

@@ -74,7 +74,7 @@ typedef struct df_plan {
 /* Values of what a step makes of one image. */
 static inline int64_t df_step_values(const df_plan_step *step) {
     const df_call *call = &step->call;
-    return step->kind == DF_STEP_STATISTICS ? 3 * (int64_t)call->channels
+    return step->kind == DF_STEP_STATISTICS ? DF_NORM_ROWS * (int64_t)call->channels
                                             : (int64_t)call->out_channels * call->out_height * call->out_width;
 }
 

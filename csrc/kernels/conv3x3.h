@@ -1,34 +1,42 @@
 /* Convolution 3x3 at stride 1, directly, where tiles multiply so fast that Winograd's transformations would take longer than
- * they save. What it reads (a norm, SiLU, an upsampled value, both sides of a concatenation) is computed once, as terms in
- * a patch.
+ * they save. What it reads (a norm, SiLU, an upsampled value, both sides of a concatenation) is computed once, into a patch,
+ * as the tiles multiply it: patch_terms.h or patch_digits.h.
  *
  * Images lie in the patch as lines: one of zeros, then the image's, each of them a pixel of zeros and then the line's
  * pixels. So the zeros below an image are those above the next, those to the right of a line begin the next one, and a tap
  * of the kernel is the same distance away from every output pixel: 16 pixels that follow each other are the rows of a tile,
- * for each of the nine taps. What comes out for the zeros is left behind. */
+ * for each of the nine taps. What comes out for the zeros is left behind; where tiles fill lines, they pass the zeros. */
 
 enum {
     TAPS = 9,
-    RUN = 6 * TILE_ROWS, /* pixels at a time, at most */
-    PATCH = 196608,      /* terms of a patch, at most (but for one line and its neighbours) */
-    WORTH = 256,         /* pixels of a task, at least: it reads all weights for them */
-    AHEAD = 1024         /* values of the input that are fetched in advance */
+    PATCH_BYTES = 393216, /* bytes of a patch, at most (but for one line and its neighbours) */
+    WORTH = 256,          /* pixels of a task, at least: it reads all weights for them */
+    READ_AHEAD = 1024     /* values of the input that are fetched in advance */
 };
 
 typedef struct conv3x3_scratch {
-    float sums[RUN * TILE_ROWS];
+    run_sum sums[RUN_SUMS];
     float add[TILE_ROWS]; /* to all of them */
     float spare[TILE_ROWS * TILE_ROWS];
-    term patch[];
+    patch_item patches[];
 } conv3x3_scratch;
 
 static int64_t conv3x3_across(const df_call *call) { /* pixels of a line */
     return (int64_t)call->out_width + 1;
 }
 
-/* Terms of a pixel: whole steps, and a cache line more, so that neighbours do not share their cache sets. */
+static int64_t conv3x3_steps(const df_call *call) {
+    return df_blocks(call->channels, PATCH_DEPTH);
+}
+
+/* Items of a pixel: of a plane, with room for the second input's last vector; and of all, an odd number of cache lines, so
+ * that neighbours do not share their sets. */
+static int64_t conv3x3_plane(const df_call *call) {
+    return df_round_up(call->split + df_round_up(call->channels - call->split, LANES), PATCH_DEPTH);
+}
 static int64_t conv3x3_pitch(const df_call *call) {
-    return (packed_words(call->channels) + 16) * PAIR;
+    const int64_t line = 64 / (int64_t)sizeof(patch_item);
+    return (PLANES * conv3x3_plane(call) / line | 1) * line;
 }
 
 static int64_t conv3x3_of_image(const df_call *call) { /* lines */
@@ -41,17 +49,27 @@ static int64_t conv3x3_lines(const df_call *call) { /* of all images */
 
 /* Lines of a patch, at most: of some images or of a part of one, whatever call->images. */
 static int64_t conv3x3_most(const df_call *call) {
-    const int64_t fit = PATCH / (conv3x3_across(call) * conv3x3_pitch(call)) - 2, of_image = conv3x3_of_image(call);
+    const int64_t line = conv3x3_across(call) * conv3x3_pitch(call) * (int64_t)sizeof(patch_item);
+    const int64_t fit = PATCH_BYTES / line - 2, of_image = conv3x3_of_image(call);
     return fit < 1 ? 1 : fit < of_image ? fit : fit / of_image * of_image;
 }
 
-/* Terms of a patch: with the lines above and below, and what the last tile reads beyond the end. */
-static int64_t conv3x3_patch_terms(const df_call *call) {
+/* Items of a patch: with the lines above and below, and what the last tile reads beyond the end. Behind them, the units of
+ * the images that it has lines of. */
+static int64_t conv3x3_patch_items(const df_call *call) {
     return ((conv3x3_most(call) + 2) * conv3x3_across(call) + 1 + TILE_ROWS) * conv3x3_pitch(call);
+}
+static int64_t conv3x3_patch_apart(const df_call *call) {
+    const int64_t images = df_blocks(conv3x3_most(call) + 2, conv3x3_of_image(call)) + 1;
+    const int64_t bytes = UNITS * df_round_up(images * (int64_t)sizeof(float), 64);
+    return conv3x3_patch_items(call) + bytes / (int64_t)sizeof(patch_item);
+}
+static float *conv3x3_units(const df_call *call, patch_item *patch) {
+    return (float *)(void *)(patch + conv3x3_patch_items(call));
 }
 
 static size_t conv3x3_scratch_bytes(const df_call *call) {
-    return sizeof(conv3x3_scratch) + (size_t)(2 * conv3x3_patch_terms(call)) * sizeof(term);
+    return sizeof(conv3x3_scratch) + (size_t)(2 * conv3x3_patch_apart(call)) * sizeof(patch_item);
 }
 
 /* Equal blocks of lines, one for each thread unless they become small; then threads share the columns. */
@@ -59,32 +77,37 @@ static int64_t conv3x3_tasks(df_call *call) {
     const int64_t lines = conv3x3_lines(call), worth = lines * conv3x3_across(call) / WORTH;
     const int64_t blocks = worth < 1 ? 1 : df_min(worth, call->threads > 0 ? call->threads : 1);
     call->block = df_blocks(lines, blocks);
-    return share_columns(call, df_blocks(lines, call->block), COLUMNS);
+    return share_columns(call, df_blocks(lines, call->block), TILE_ROWS);
 }
 
 /* ---------------------------------------------------------------- weights */
 
+/* Items of the weights for 16 outputs, with their units. */
+static int64_t conv3x3_columns(const df_call *call) {
+    const int64_t units = UNITS * TILE_ROWS * (int64_t)(sizeof(float) / sizeof(patch_item));
+    return conv3x3_steps(call) * TAPS * TAP_ITEMS + units;
+}
+
 static int64_t conv3x3_packed(const df_call *call) {
-    return TAPS * df_round_up(call->out_channels, TILE_ROWS) * packed_words(call->channels);
+    const int64_t bytes = conv3x3_columns(call) * (int64_t)sizeof(patch_item);
+    return df_blocks(call->out_channels, TILE_ROWS) * bytes / (int64_t)sizeof(float);
 }
 
-/* Where the weights for the outputs from `out` on begin. */
-static int64_t conv3x3_at(const df_call *call, int64_t out) {
-    return TAPS * packed_words(call->channels) * PAIR * out;
-}
-
-/* (out, c, 3, 3) -> [out / 16][c / 32][9] of tiles [16][16][2], the order in which a task reads them. */
+/* (out, c, 3, 3) -> [out / 16][step][9] of what a tap of a step takes, the order in which a task reads them. */
 static void conv3x3_pack(const df_call *call, const float *weight, float *packed) {
     const int64_t c = call->channels;
     memset(packed, 0, (size_t)conv3x3_packed(call) * sizeof *packed);
-    for (int64_t k = 0; k < call->out_channels; k++)
+    for (int64_t k = 0; k < call->out_channels; k++, weight += c * TAPS) {
+        patch_item *to = (patch_item *)packed + k / TILE_ROWS * conv3x3_columns(call);
+        const float unit = column_unit(weight, c * TAPS);
         for (int64_t i = 0; i < c; i++)
-            for (int64_t tap = 0; tap < TAPS; tap++) {
-                term *tile = (term *)packed + conv3x3_at(call, k / TILE_ROWS * TILE_ROWS) +
-                             (i / TILE_DEPTH * TAPS + tap) * TILE_TERMS;
-                tile[(i % TILE_DEPTH / PAIR * TILE_ROWS + k % TILE_ROWS) * PAIR + i % PAIR] =
-                    to_term(weight[(k * c + i) * TAPS + tap]);
-            }
+            for (int64_t tap = 0; tap < TAPS; tap++)
+                column_put(to + (i / PATCH_DEPTH * TAPS + tap) * TAP_ITEMS, i % PATCH_DEPTH, k % TILE_ROWS,
+                           weight[i * TAPS + tap], unit);
+        if (UNITS)
+            memcpy(to + conv3x3_steps(call) * TAPS * TAP_ITEMS + k % TILE_ROWS * (int64_t)sizeof unit, &unit,
+                   sizeof unit);
+    }
 }
 
 /* ---------------------------------------------------------------- inputs */
@@ -99,7 +122,8 @@ typedef struct conv3x3_reader {
     int64_t at, count;           /* channel of that input; of how many */
     const value *from;           /* the line in that input */
     const float *norm;           /* of its channels, or NULL */
-    term *line, *to;             /* the line, with the zeros before it; the first pixel's channels of that input */
+    patch_item *line, *to;       /* the line, with the zeros before it; the first pixel's channels of that input */
+    float *unit, scale;          /* of the image, and the inverse, once there are any */
 } conv3x3_reader;
 
 static void conv3x3_turn(conv3x3_reader *r) { /* to an input */
@@ -109,7 +133,7 @@ static void conv3x3_turn(conv3x3_reader *r) { /* to an input */
     r->count = r->second ? call->channels - call->split : call->split;
     r->from = (const value *)call->input[r->second] +
               (r->image * call->height + (r->y >> call->upsample)) * call->width * r->count;
-    r->norm = call->norm ? call->norm + r->image * 3 * call->channels + first : NULL;
+    r->norm = call->norm ? call->norm + r->image * DF_NORM_ROWS * call->channels + first : NULL;
     r->to = r->line + (1 + r->x) * conv3x3_pitch(call) + first;
 }
 
@@ -128,34 +152,44 @@ static void conv3x3_pass_line(conv3x3_reader *r) {
     if (++r->y == call->out_height) {
         r->y = -1;
         r->image++;
+        r->unit++;
+        r->scale = 0;
     }
+}
+
+static void conv3x3_clear(patch_item *at, int64_t items) {
+    memset(at, 0, (size_t)items * sizeof *at);
 }
 
 /* The line, or the next that is not of zeros, if there is one. */
 static void conv3x3_begin_line(conv3x3_reader *r) {
     const df_call *call = r->call;
-    const int64_t filled = packed_words(call->channels) * PAIR;
+    const int64_t pitch = conv3x3_pitch(call);
     for (; r->lines; conv3x3_pass_line(r)) {
         const bool zeros = r->y < 0 || r->image < 0 || r->image >= call->images;
-        clear_terms(r->line, zeros ? conv3x3_across(call) * conv3x3_pitch(call) : filled);
+        conv3x3_clear(r->line, zeros ? conv3x3_across(call) * pitch : pitch);
         if (!zeros) {
+            if (UNITS && r->scale == 0) {
+                *r->unit = patch_unit(call, r->image);
+                r->scale = 1 / *r->unit;
+            }
             conv3x3_begin_pixels(r, 0);
             return;
         }
     }
-    clear_terms(r->line, filled); /* behind the last line */
+    conv3x3_clear(r->line, pitch); /* behind the last line */
 }
 
 static void conv3x3_next_pixels(conv3x3_reader *r) {
     const df_call *call = r->call;
-    const int64_t c = call->channels, filled = packed_words(c) * PAIR;
+    const int64_t c = call->channels, plane = conv3x3_plane(call);
     if (!r->second && call->split < c) {
         r->second = true;
         conv3x3_turn(r);
         return;
     }
-    for (int64_t i = 0; i < r->pixels && c < filled; i++)
-        clear_terms(r->line + (1 + r->x + i) * conv3x3_pitch(call) + c, filled - c);
+    for (int64_t i = 0; i < r->pixels * PLANES && c < plane; i++)
+        conv3x3_clear(r->line + (1 + r->x + i / PLANES) * conv3x3_pitch(call) + i % PLANES * plane + c, plane - c);
     if (r->x + r->pixels < call->out_width) {
         conv3x3_begin_pixels(r, r->x + r->pixels);
     } else {
@@ -166,7 +200,8 @@ static void conv3x3_next_pixels(conv3x3_reader *r) {
 
 /* The lines around first..first+lines-1 of all images, so many pixels at a time that it takes at most `taps` calls of
  * conv3x3_read, if possible. */
-static conv3x3_reader conv3x3_begin(const df_call *call, int64_t first, int64_t lines, int64_t taps, term *patch) {
+static conv3x3_reader conv3x3_begin(const df_call *call, int64_t first, int64_t lines, int64_t taps,
+                                    patch_item *patch) {
     const int64_t of_image = conv3x3_of_image(call), above = first - 1 + of_image, width = call->out_width;
     const int64_t vectors = df_blocks(call->split, LANES) + df_blocks(call->channels - call->split, LANES);
     conv3x3_reader r = {.call = call,
@@ -174,7 +209,8 @@ static conv3x3_reader conv3x3_begin(const df_call *call, int64_t first, int64_t 
                         .most = 1,
                         .image = above / of_image - 1,
                         .y = above % of_image - 1,
-                        .line = patch};
+                        .line = patch,
+                        .unit = conv3x3_units(call, patch)};
     while (r.most < width && (lines + 2) * df_blocks(width, r.most) * vectors > taps)
         r.most++;
     conv3x3_begin_line(&r);
@@ -185,21 +221,24 @@ static conv3x3_reader conv3x3_begin(const df_call *call, int64_t first, int64_t 
  * overwritten later. */
 V_INLINE void conv3x3_read_as(conv3x3_reader *r, const bool with_norm, const bool with_silu) {
     const int64_t n = df_min(LANES, r->count - r->at), pitch = conv3x3_pitch(r->call), c = r->call->channels;
-    const int64_t x = r->x, up = r->call->upsample, count = r->count;
+    const int64_t x = r->x, up = r->call->upsample, count = r->count, plane = conv3x3_plane(r->call);
     const value *from = r->from + r->at;
-    term *to = r->to + r->at;
-    vf factor = v_set(0), shift = v_set(0);
-    if (with_norm) { /* (x - mean) * factor + shift; what taking the mean out later costs is less than a term's rounding */
+    patch_item *to = r->to + r->at;
+    const vf scale = v_set(r->scale);
+    vf mean = v_set(0), factor = v_set(0), shift = v_set(0);
+    if (with_norm) {
         const float *norm = r->norm + r->at;
-        factor = v_load_n(norm + c, n), shift = v_fma(-v_load_n(norm, n), factor, v_load_n(norm + 2 * c, n));
+        mean = v_load_n(norm + DF_NORM_MEAN * c, n);
+        factor = v_load_n(norm + DF_NORM_FACTOR * c, n);
+        shift = v_load_n(norm + DF_NORM_SHIFT * c, n);
     }
     for (int64_t i = 0; i < r->pixels; i++, to += pitch) {
         const value *at = from + ((x + i) >> up) * count;
         vf v = v_read_n(at, n);
-        __builtin_prefetch(at + AHEAD, 0, 2);
+        __builtin_prefetch(at + READ_AHEAD, 0, 2);
         if (with_norm)
-            v = v_fma(v, factor, shift);
-        v_store_terms(to, with_silu ? silu_to_term(v) : v);
+            v = patch_normed(v, mean, factor, shift);
+        patch_put(to, plane, with_silu ? patch_silu(v) : v, scale);
     }
     r->at += LANES;
     if (r->at >= count)
@@ -227,10 +266,18 @@ static void conv3x3_read_rest(conv3x3_reader *r) {
 /* Up to RUN pixels of an image that follow each other, the zeros at the end of a line among them, and 16 outputs of each.
  * Their sums are in memory while those of the next run are being taken. */
 typedef struct conv3x3_pixels {
-    int64_t image, x, count; /* what is left; x of the next */
+    int64_t image, x, count; /* what is left; x of the next, or something less than 0 where there are no zeros */
     int64_t out, at;         /* channel; offset in the output of the next that is no zero */
-    const float *sums;       /* [count][16] */
+    const run_sum *sums;     /* of the next */
+    float unit;              /* of the image */
 } conv3x3_pixels;
+
+/* Of 16 outputs. */
+V_INLINE vf conv3x3_units_of(const df_call *call, int64_t out) {
+    const int64_t columns = conv3x3_columns(call);
+    const patch_item *end = (const patch_item *)call->weight + (out / TILE_ROWS + 1) * columns;
+    return UNITS ? v_load((const float *)(const void *)end - TILE_ROWS) : v_set(1);
+}
 
 /* The next `count` of them: from sums to outputs. */
 V_INLINE void conv3x3_finish_as(const df_call *call, conv3x3_pixels *p, const float *add, int64_t count,
@@ -238,8 +285,8 @@ V_INLINE void conv3x3_finish_as(const df_call *call, conv3x3_pixels *p, const fl
     const int64_t k = call->out_channels, n = df_min(LANES, k - p->out), width = call->out_width;
     const value *residual = call->residual;
     value *output = call->output;
-    const vf more = v_load(add);
-    const float *sums = p->sums, *end = sums + df_min(count, p->count) * TILE_ROWS;
+    const vf more = v_load(add), unit = v_set(p->unit), units = conv3x3_units_of(call, p->out);
+    const run_sum *sums = p->sums, *end = sums + df_min(count, p->count) * TILE_ROWS;
     int64_t x = p->x, at = p->at;
     p->count -= count;
     for (; sums < end; sums += TILE_ROWS, x++) {
@@ -247,7 +294,7 @@ V_INLINE void conv3x3_finish_as(const df_call *call, conv3x3_pixels *p, const fl
             x = -1;
             continue;
         }
-        vf v = v_load(sums) + more;
+        vf v = run_value(sums, units, unit) + more;
         if (with_residual)
             v += v_read_n(residual + at, n);
         v_write_n(output + at, v, n);
@@ -300,83 +347,72 @@ typedef struct conv3x3_aside {
     conv3x3_pixels before;
     conv3x3_reader next;
     conv3x3_scratch *s;
+    const char *soon; /* weights to be fetched, `lines` of them with each tap */
+    int64_t lines;
 } conv3x3_aside;
 
-/* The sums of `tiles` x 16 pixels, whose upper left neighbours are at `a`. As many sums as there are registers for, so
- * that each tile of weights, which comes from further away, is used often; taps within steps of 32 channels, so that what
- * they share of the pixels stays near. */
-V_INLINE void conv3x3_sums(const df_call *call, const int tiles, const int64_t taps[TAPS], const term *a,
-                           const conv3x3_pixels *now, conv3x3_aside *aside) {
-    const int64_t pitch = conv3x3_pitch(call), apart = pitch * (int64_t)sizeof *a;
-    const int64_t line = TILE_ROWS * (int64_t)sizeof(float), steps = packed_words(call->channels) / STEP;
+/* The sums of `tiles` x 16 pixels, whose upper left neighbours are at a[at[..]]. Taps within steps of channels, so that what they
+ * share of the pixels stays near. */
+V_INLINE void conv3x3_sums(const df_call *call, const int tiles, const int64_t taps[TAPS], const patch_item *a,
+                           const int64_t at[RUN_TILES], const conv3x3_pixels *now, conv3x3_aside *aside) {
+    const int64_t pitch = conv3x3_pitch(call), plane = conv3x3_plane(call), steps = conv3x3_steps(call);
     const int64_t share = df_blocks(RUN, steps * TAPS); /* so they are done with the sums before new ones are stored */
-    const term *b = (const term *)call->weight + conv3x3_at(call, now->out);
+    const patch_item *b = (const patch_item *)call->weight + now->out / TILE_ROWS * conv3x3_columns(call);
     conv3x3_scratch *s = aside->s;
     conv3x3_pixels soon = *now;
     if (now->out % (64 / (int64_t)sizeof(value)))
         soon.count = 0; /* the same lines as those of the outputs before */
     TILES_BARRIER();
-#define EACH_TILE(what) what(0) what(1) what(2) what(3) what(4) what(5)
-#define ZERO(tile)                                                                                                     \
-    if (tile < tiles)                                                                                                  \
-        tile_zero(tile);
-#define DOT(tile)                                                                                                      \
-    if (tile < tiles) {                                                                                                \
-        tile_load(6, row + tile * TILE_ROWS * pitch, apart);                                                           \
-        tile_dot(tile, 6, 7);                                                                                          \
-    }
-#define STORE(tile)                                                                                                    \
-    if (tile < tiles)                                                                                                  \
-        tile_store(tile, s->sums + tile * TILE_ROWS * TILE_ROWS, line);
-    EACH_TILE(ZERO)
-    for (int64_t step = 0; step < steps; step++, a += TILE_DEPTH) {
-        V_ROLLED for (int64_t tap = 0; tap < TAPS; tap++, b += TILE_TERMS) {
-            const term *row = a + taps[tap];
-            tile_load(7, b, line);
-            DOT(0)
-            DOT(1)
-            DOT(2)
+    run_begin(tiles);
+    for (int64_t step = 0; step < steps; step++, a += PATCH_DEPTH) {
+        V_ROLLED for (int64_t tap = 0; tap < TAPS; tap++, b += TAP_ITEMS) {
+            const patch_item *row = a + taps[tap];
+            run_first(tiles, row, at, pitch, plane, b);
             conv3x3_finish(call, &aside->before, s->add, share);
             conv3x3_fetch(call, &soon, share);
-            DOT(3)
-            DOT(4)
-            DOT(5)
+            for (int64_t i = 0; i < aside->lines; i++, aside->soon += 64)
+                __builtin_prefetch(aside->soon, 0, 2);
+            run_second(tiles, row, at, pitch, plane, b);
             conv3x3_read(&aside->next);
+            /* The way from tiles to memory falls asleep after some 1500 cycles and takes 1000 to wake up (Xeon, 2026). */
+            if (tap % AWAKE == AWAKE - 1)
+                tile_store(7, s->spare, ROWS_APART);
         }
-        /* The way from tiles to memory falls asleep after some 1500 cycles and takes 1000 to wake up (Intel Xeon, 2026). */
-        tile_store(7, s->spare, line);
     }
     TILES_BARRIER(); /* the sums before are read */
-    EACH_TILE(STORE)
-#undef EACH_TILE
-#undef ZERO
-#undef DOT
-#undef STORE
+    run_end(tiles, s->sums);
     TILES_BARRIER();
     conv3x3_add(call, now, s->add);
 }
 
 /* Lines y..y+lines-1 of an image, whose line above begins the patch, for 16 outputs. */
 static void conv3x3_multiply(const df_call *call, int64_t image, int64_t y, int64_t lines, int64_t out,
-                             const term *patch, conv3x3_aside *aside) {
-    const int64_t pitch = conv3x3_pitch(call), across = conv3x3_across(call), pixels = lines * across - 1;
+                             const patch_item *patch, float unit, conv3x3_aside *aside) {
+    const int64_t pitch = conv3x3_pitch(call), across = conv3x3_across(call);
     const int64_t k = call->out_channels, width = call->out_width;
+    const bool full = width % TILE_ROWS == 0;
+    const int64_t pixels = full ? lines * width : lines * across - 1; /* with the zeros */
     int64_t taps[TAPS];
     for (int64_t tap = 0; tap < TAPS; tap++)
         taps[tap] = (tap / 3 * across + tap % 3) * pitch;
     for (int64_t first = 0; first < pixels; first += RUN) {
-        const term *a = patch + first * pitch;
-        const int64_t before = (image * call->out_height + y) * width + first - first / across; /* that are no zeros */
+        const int64_t before = (image * call->out_height + y) * width + first - (full ? 0 : first / across);
+        int64_t tiles[RUN_TILES];
+        for (int64_t t = 0; t < RUN_TILES; t++) {
+            const int64_t pixel = first + t * TILE_ROWS;
+            tiles[t] = (full ? pixel / width * across + pixel % width : pixel) * pitch;
+        }
         const conv3x3_pixels at = {.image = image,
-                                   .x = first % across,
+                                   .x = full ? -RUN : first % across,
                                    .count = df_min(RUN, pixels - first),
                                    .out = out,
                                    .at = before * k + out,
-                                   .sums = aside->s->sums};
+                                   .sums = aside->s->sums,
+                                   .unit = unit};
         /* clang-format off */
-#define RUN_OF(n) case n: conv3x3_sums(call, n, taps, a, &at, aside); break;
+#define RUN_OF(n) case n: conv3x3_sums(call, n, taps, patch, tiles, &at, aside); break;
         switch (df_blocks(at.count, TILE_ROWS)) {
-        RUN_OF(1) RUN_OF(2) RUN_OF(3) RUN_OF(4) RUN_OF(5) RUN_OF(6)
+        EACH_RUN(RUN_OF)
         default: break;
         }
 #undef RUN_OF
@@ -387,15 +423,24 @@ static void conv3x3_multiply(const df_call *call, int64_t image, int64_t y, int6
 
 /* Outputs begin..end-1 of lines first..first+lines-1 of all images, which are the patch. */
 static void conv3x3_lines_of(const df_call *call, int64_t first, int64_t lines, int64_t begin, int64_t end,
-                             const term *patch, conv3x3_aside *aside) {
+                             patch_item *patch, conv3x3_aside *aside) {
     const int64_t of_image = conv3x3_of_image(call), apart = conv3x3_across(call) * conv3x3_pitch(call);
-    for (int64_t out = begin; out < end; out += TILE_ROWS)
+    const float *units = conv3x3_units(call, patch);
+    const int64_t above = (first - 1 + of_image) / of_image - 1; /* the image of the patch's first line */
+    const int64_t taps = df_blocks(lines * conv3x3_across(call), RUN) * conv3x3_steps(call) * TAPS;
+    const int64_t columns = conv3x3_columns(call);
+    aside->lines = df_blocks(columns * (int64_t)sizeof(patch_item) / 64, taps);
+    for (int64_t out = begin; out < end; out += TILE_ROWS) {
+        const int64_t after = out + TILE_ROWS < end ? out + TILE_ROWS : begin;
+        aside->soon = (const char *)((const patch_item *)call->weight + after / TILE_ROWS * columns);
         for (int64_t line = first; line < first + lines;) {
             const int64_t y = line % of_image - 1, rest = df_min(of_image - 1 - y, first + lines - line);
             if (y >= 0)
-                conv3x3_multiply(call, line / of_image, y, rest, out, patch + (line - first) * apart, aside);
+                conv3x3_multiply(call, line / of_image, y, rest, out, patch + (line - first) * apart,
+                                 UNITS ? units[line / of_image - above] : 1, aside);
             line += y < 0 ? 1 : rest;
         }
+    }
 }
 
 static void conv3x3_run(const df_call *call, int64_t task, void *scratch) {
@@ -403,7 +448,7 @@ static void conv3x3_run(const df_call *call, int64_t task, void *scratch) {
     const int64_t parts = df_blocks(call->out_channels, call->columns), most = conv3x3_most(call);
     const int64_t begin = task % parts * call->columns, end = df_min(begin + call->columns, call->out_channels);
     const int64_t first = task / parts * call->block, last = df_min(first + call->block, conv3x3_lines(call));
-    term *patch = s->patch, *other = patch + conv3x3_patch_terms(call);
+    patch_item *patch = s->patches, *other = patch + conv3x3_patch_apart(call);
     conv3x3_aside aside = {.s = s, .next = conv3x3_begin(call, first, df_min(most, last - first), 0, patch)};
     tiles_open();
     for (int64_t line = first, lines; line < last; line += lines) {
@@ -411,11 +456,11 @@ static void conv3x3_run(const df_call *call, int64_t task, void *scratch) {
         conv3x3_read_rest(&aside.next);
         if (line + lines < last) {
             const int64_t taps = df_blocks(lines * conv3x3_across(call), RUN) * df_blocks(end - begin, TILE_ROWS) *
-                                 packed_words(call->channels) / STEP * TAPS;
+                                 conv3x3_steps(call) * TAPS;
             aside.next = conv3x3_begin(call, line + lines, df_min(most, last - line - lines), taps, other);
         }
         conv3x3_lines_of(call, line, lines, begin, end, patch, &aside);
-        term *done = patch;
+        patch_item *done = patch;
         patch = other;
         other = done;
     }

@@ -38,7 +38,7 @@ typedef enum df_step_kind {
     DF_STEP_CONV,       /* linear too: a 1x1 convolution of one pixel */
     DF_STEP_WINOGRAD, /* conv 3x3 at stride 1 that can apply a norm as it reads, by Winograd's algorithm where that pays */
     DF_STEP_NORM,     /* group norm, with SiLU where asked */
-    DF_STEP_STATISTICS, /* of a group norm that its reader applies: [3][channels] of mean, factor and shift */
+    DF_STEP_STATISTICS, /* of a group norm that its reader applies: [DF_NORM_ROWS][channels] */
     DF_STEP_SILU,
     DF_STEP_ATTENTION,
     DF_STEP_ADD,
@@ -46,6 +46,10 @@ typedef enum df_step_kind {
     DF_STEP_UPSAMPLE,
     DF_STEP_KIND_COUNT
 } df_step_kind;
+
+/* What a norm's reader gets of each channel: it reads (x - mean) * factor + shift, which is least at least and most at
+ * most; those two only from kernels that say so. */
+enum { DF_NORM_MEAN, DF_NORM_FACTOR, DF_NORM_SHIFT, DF_NORM_LEAST, DF_NORM_MOST, DF_NORM_ROWS };
 
 typedef struct df_call {
     int64_t images;
@@ -88,6 +92,7 @@ typedef struct df_kernels {
     int32_t lanes;  /* biases are filled up to a multiple of this */
     bool direct3x3; /* Winograd's algorithm is not worth it here: a WINOGRAD step is computed directly */
     bool half;      /* values are bfloat16 */
+    bool ranges;    /* statistics have DF_NORM_LEAST and DF_NORM_MOST, which the readers here need */
 } df_kernels;
 
 extern const df_kernels df_kernels_reference, df_kernels_portable, df_kernels_portable_bf16;

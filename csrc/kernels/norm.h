@@ -8,8 +8,9 @@
 
 enum {
     SPAN = 16,
-    NORM_CHANNELS = 64, /* about as many to a task, whole groups */
-    FETCHED = 2048      /* values in advance */
+    NORM_CHANNELS = 64,       /* about as many to a task, whole groups */
+    FETCHED = 2048,           /* values in advance */
+    RANGES = V_AMX && !V_BF16 /* patch_digits.h reads them */
 };
 
 static int64_t norm_size(const df_call *call) {
@@ -26,13 +27,19 @@ static int64_t norm_tasks(df_call *call) {
     return call->images * df_blocks(call->parts, norm_groups(call));
 }
 
-/* The scratch's arrays, of this many channels each: two of double, then three of float. */
+/* The scratch's arrays, of this many channels each: two of double, then five of float. */
 static int64_t norm_width(const df_call *call) {
     return df_round_up(norm_groups(call) * norm_size(call), LANES);
 }
 static size_t norm_scratch(const df_call *call) {
-    return (size_t)norm_width(call) * (2 * sizeof(double) + 3 * sizeof(float));
+    return (size_t)norm_width(call) * (2 * sizeof(double) + 5 * sizeof(float));
 }
+
+/* Of the differences to a mean, for each channel. */
+typedef struct norm_spread {
+    double *squares;
+    float *least, *most;
+} norm_spread;
 
 V_INLINE void add_lanes(double *sums, vf v, int64_t n) {
     if (n == LANES) {
@@ -48,45 +55,59 @@ V_INLINE void add_lanes(double *sums, vf v, int64_t n) {
         sums[i] += (double)lanes[i];
 }
 
-/* Of x - mean: the sums over some pixels of up to `vectors` vectors of channels, the last one of n, and of their
- * squares. Several vectors at a time keep more than one chain of additions going. */
+/* Of x - mean: the sums over some pixels of up to `vectors` vectors of channels, the last one of n. With a spread also of
+ * their squares, and where readers want it the range. Several vectors at a time keep more than one chain of additions
+ * going. */
 V_INLINE void norm_span(const value *in, int64_t pixels, int64_t pitch, const int vectors, int64_t n, const float *mean,
-                        double *sums, double *squares, const bool with_squares) {
+                        double *sums, const norm_spread *spread, int64_t at) {
     enum { MOST = 4 };
-    vf sum[MOST], square[MOST], middle[MOST];
+    vf sum[MOST], square[MOST], middle[MOST], least[MOST], most[MOST];
     V_UNROLL for (int i = 0; i < vectors; i++) {
+        const int64_t count = i == vectors - 1 ? n : LANES;
         sum[i] = square[i] = v_set(0);
-        middle[i] = v_load_n(mean + i * LANES, i == vectors - 1 ? n : LANES);
+        middle[i] = v_load_n(mean + i * LANES, count);
+        if (RANGES && spread) {
+            least[i] = v_load_n(spread->least + at + i * LANES, count);
+            most[i] = v_load_n(spread->most + at + i * LANES, count);
+        }
     }
     for (int64_t p = 0; p < pixels; p++, in += pitch)
         V_UNROLL for (int i = 0; i < vectors; i++) {
             const vf x = v_read_n(in + i * LANES, i == vectors - 1 ? n : LANES) - middle[i];
             sum[i] += x;
-            if (with_squares && V_SET == V_AVX512) /* the hardware's own fetching ends with each page */
+            if (spread && V_SET == V_AVX512) /* the hardware's own fetching ends with each page */
                 __builtin_prefetch(in + i * LANES + FETCHED, 0, 2);
-            if (with_squares)
+            if (spread)
                 square[i] = v_fma(x, x, square[i]);
+            if (RANGES && spread) {
+                least[i] = v_min(least[i], x);
+                most[i] = v_max(most[i], x);
+            }
         }
     V_UNROLL for (int i = 0; i < vectors; i++) {
         add_lanes(sums + i * LANES, sum[i], i == vectors - 1 ? n : LANES);
-        if (with_squares)
-            add_lanes(squares + i * LANES, square[i], i == vectors - 1 ? n : LANES);
+        if (spread)
+            add_lanes(spread->squares + at + i * LANES, square[i], i == vectors - 1 ? n : LANES);
+        if (RANGES && spread) {
+            v_store_n(spread->least + at + i * LANES, least[i], i == vectors - 1 ? n : LANES);
+            v_store_n(spread->most + at + i * LANES, most[i], i == vectors - 1 ? n : LANES);
+        }
     }
 }
 
 /* The same over any number of pixels. */
 V_INLINE void norm_sums_of(const value *in, int64_t pixels, int64_t pitch, int64_t channels, const float *mean,
-                           double *sums, double *squares, const bool with_squares) {
+                           double *sums, const norm_spread *spread) {
     for (int64_t p = 0; p < pixels; p += SPAN) {
         const value *at = in + p * pitch;
         const int64_t count = df_min(SPAN, pixels - p);
         int64_t i = 0;
         for (; i + 4 * LANES <= channels; i += 4 * LANES)
-            norm_span(at + i, count, pitch, 4, LANES, mean + i, sums + i, squares + i, with_squares);
+            norm_span(at + i, count, pitch, 4, LANES, mean + i, sums + i, spread, i);
         for (; i + LANES <= channels; i += LANES)
-            norm_span(at + i, count, pitch, 1, LANES, mean + i, sums + i, squares + i, with_squares);
+            norm_span(at + i, count, pitch, 1, LANES, mean + i, sums + i, spread, i);
         if (i < channels)
-            norm_span(at + i, count, pitch, 1, channels - i, mean + i, sums + i, squares + i, with_squares);
+            norm_span(at + i, count, pitch, 1, channels - i, mean + i, sums + i, spread, i);
     }
 }
 
@@ -111,17 +132,19 @@ static int norm_pieces(const df_call *call, int64_t image, int64_t first, int64_
     return count;
 }
 
-/* Of one pixel in SPAN of them, where no squares are asked for. */
+/* Of one pixel in SPAN of them, where no spread is asked for. */
 static void norm_sums(const norm_piece *piece, int pieces, int64_t pixels, const float *mean, double *sums,
-                      double *squares) {
+                      const norm_spread *spread) {
     for (const norm_piece *p = piece; p < piece + pieces; p++) {
         memset(sums + p->at, 0, (size_t)p->channels * sizeof *sums);
-        if (squares) {
-            memset(squares + p->at, 0, (size_t)p->channels * sizeof *squares);
-            norm_sums_of(p->in, pixels, p->pitch, p->channels, mean + p->at, sums + p->at, squares + p->at, true);
+        if (spread) {
+            const norm_spread own = {spread->squares + p->at, spread->least + p->at, spread->most + p->at};
+            for (int64_t i = 0; i < p->channels; i++)
+                own.squares[i] = 0, own.least[i] = INFINITY, own.most[i] = -INFINITY;
+            norm_sums_of(p->in, pixels, p->pitch, p->channels, mean + p->at, sums + p->at, &own);
         } else {
             norm_sums_of(p->in, df_blocks(pixels, SPAN), SPAN * p->pitch, p->channels, mean + p->at, sums + p->at,
-                         sums + p->at, false);
+                         NULL);
         }
     }
 }
@@ -151,8 +174,9 @@ V_INLINE void norm_task(const df_call *call, int64_t task, void *scratch, const 
     const int64_t pixels = (int64_t)call->height * call->width, width = norm_width(call), c = call->channels;
     const int64_t first = task % parts * norm_groups(call) * size, image = task / parts;
     const int64_t channels = df_min(norm_groups(call) * size, c - first);
-    double *sums = scratch, *squares = sums + width;
-    float *mean = (float *)(squares + width), *factor = mean + width, *shift = factor + width;
+    double *sums = scratch;
+    float *mean = (float *)(sums + 2 * width), *factor = mean + width, *shift = factor + width;
+    const norm_spread spread = {sums + width, shift + width, shift + 2 * width};
     norm_piece piece[2];
     const int pieces = norm_pieces(call, image, first, channels, piece);
     memset(mean, 0, (size_t)width * 3 * sizeof *mean);
@@ -162,10 +186,10 @@ V_INLINE void norm_task(const df_call *call, int64_t task, void *scratch, const 
         for (int64_t i = group; i < group + size; i++)
             mean[i] = guess;
     }
-    norm_sums(piece, pieces, pixels, mean, sums, squares);
+    norm_sums(piece, pieces, pixels, mean, sums, &spread);
     for (int64_t group = 0; group < channels; group += size) {
         const double off = norm_mean(sums + group, size, pixels);
-        const double variance = norm_mean(squares + group, size, pixels) - off * off;
+        const double variance = norm_mean(spread.squares + group, size, pixels) - off * off;
         const double inverse = 1 / sqrt(variance + (double)call->epsilon);
         for (int64_t i = group; i < group + size; i++) {
             const double scaled = (double)call->weight[first + i] * inverse;
@@ -174,10 +198,15 @@ V_INLINE void norm_task(const df_call *call, int64_t task, void *scratch, const 
         }
     }
     if (statistics) {
-        float *out = (float *)call->output + image * 3 * c + first;
-        memcpy(out, mean, (size_t)channels * sizeof *out);
-        memcpy(out + c, factor, (size_t)channels * sizeof *out);
-        memcpy(out + 2 * c, shift, (size_t)channels * sizeof *out);
+        float *out = (float *)call->output + image * DF_NORM_ROWS * c + first;
+        memcpy(out + DF_NORM_MEAN * c, mean, (size_t)channels * sizeof *out);
+        memcpy(out + DF_NORM_FACTOR * c, factor, (size_t)channels * sizeof *out);
+        memcpy(out + DF_NORM_SHIFT * c, shift, (size_t)channels * sizeof *out);
+        for (int64_t i = 0; RANGES && i < channels; i++) {
+            const float one = spread.least[i] * factor[i] + shift[i], other = spread.most[i] * factor[i] + shift[i];
+            out[DF_NORM_LEAST * c + i] = one < other ? one : other;
+            out[DF_NORM_MOST * c + i] = one < other ? other : one;
+        }
         return;
     }
     for (const norm_piece *p = piece; p < piece + pieces; p++) {

@@ -40,8 +40,10 @@ static double conv_input(const df_call *call, int64_t image, int64_t y, int64_t 
     const double v = input_at(call, image, call->upsample ? y / 2 : y, call->upsample ? x / 2 : x, i);
     if (!call->norm)
         return v;
-    const float *norm = call->norm + image * 3 * call->channels + i;
-    const double z = (v - (double)norm[0]) * (double)norm[call->channels] + (double)norm[2 * call->channels];
+    const float *norm = call->norm + image * DF_NORM_ROWS * call->channels + i;
+    const double mean = (double)norm[DF_NORM_MEAN * call->channels],
+                 factor = (double)norm[DF_NORM_FACTOR * call->channels];
+    const double z = (v - mean) * factor + (double)norm[DF_NORM_SHIFT * call->channels];
     return call->silu ? silu(z) : z;
 }
 
@@ -120,11 +122,11 @@ static void statistics_run(const df_call *call, int64_t task, void *scratch) {
     group_statistics(call, image, first, &mean, &variance);
     const double inverse = 1.0 / sqrt(variance + (double)call->epsilon);
     for (int64_t i = first; i < first + size; i++) {
-        float *out = (float *)call->output + image * 3 * c + i;
+        float *out = (float *)call->output + image * DF_NORM_ROWS * c + i;
         const double factor = inverse * (double)call->weight[i];
-        out[0] = (float)mean;
-        out[c] = (float)factor;
-        out[2 * c] = (float)((double)call->bias[i] - (mean - (double)out[0]) * factor);
+        out[DF_NORM_MEAN * c] = (float)mean;
+        out[DF_NORM_FACTOR * c] = (float)factor;
+        out[DF_NORM_SHIFT * c] = (float)((double)call->bias[i] - (mean - (double)out[0]) * factor);
     }
 }
 

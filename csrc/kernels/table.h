@@ -11,6 +11,8 @@
 #if V_TILED
 #include "kernels/attention_tiles.h"
 #include "kernels/conv1x1.h"
+#include "kernels/patch_terms.h"
+
 #include "kernels/conv3x3.h"
 #else
 #include "kernels/winograd_line.h"
@@ -21,7 +23,9 @@
 
 #include "kernels/attention_split.h"
 #include "kernels/conv1x1_split.h"
-#include "kernels/conv3x3_split.h"
+#include "kernels/patch_digits.h"
+
+#include "kernels/conv3x3.h"
 #endif
 #endif
 
@@ -51,7 +55,7 @@ EITHER(any_conv, conv1x1, conv)
 static const df_kernel conv_step = ONE(any_conv), winograd_step = ONE(conv3x3);
 #elif V_AMX
 EITHER(any_conv, split1x1, conv)
-EITHER(any_winograd, split3x3, winograd)
+EITHER(any_winograd, conv3x3, winograd)
 static const df_kernel conv_step = ONE(any_conv), winograd_step = ONE(any_winograd);
 #else
 static const df_kernel conv_step = ONE(conv), winograd_step = ONE(winograd);
@@ -86,5 +90,5 @@ static const df_kernel add_step = {add_tasks, NULL, add_run, NULL, NULL};
                  [DF_STEP_SILU] = &silu_step,                                                                          \
                  [DF_STEP_ATTENTION] = &attention_step,                                                                \
                  [DF_STEP_ADD] = &add_step},                                                                           \
-        .lanes = COLUMNS, .direct3x3 = V_TILED, .half = V_TILED,                                                       \
+        .lanes = COLUMNS, .direct3x3 = V_TILED, .half = V_TILED, .ranges = RANGES,                                     \
     }

@@ -65,7 +65,7 @@ V_INLINE void v_store(float *p, vf v) {
     memcpy(p, &v, sizeof v);
 }
 
-/* v_set: all lanes x.   v_fma: a * b + c.   v_max: the larger one, and x where x is NaN.
+/* v_set: all lanes x.   v_fma: a * b + c.   v_max, v_min: the larger one, the smaller one; x where x is NaN.
  * v_load_n: the first n (1..LANES) of memory, zeros above; touches no more.   v_store_n: writes no more than n. Where a
  * full vector is the quicker one to move, they do that. */
 #if V_SET == V_PORTABLE || V_SET == V_WIDE || V_SET == V_NEON
@@ -91,6 +91,10 @@ V_INLINE vf v_max(vf least, vf x) {
     const vi below = x < least;
     return (vf)((below & (vi)least) | (~below & (vi)x));
 }
+V_INLINE vf v_min(vf most, vf x) {
+    const vi above = x > most;
+    return (vf)((above & (vi)most) | (~above & (vi)x));
+}
 V_INLINE vf v_load_n(const float *p, int64_t n) {
     vf v = v_set(0);
     if (n == LANES)
@@ -113,6 +117,9 @@ V_INLINE vf v_fma(vf a, vf b, vf c) {
 }
 V_INLINE vf v_max(vf least, vf x) {
     return _mm256_max_ps(least, x);
+}
+V_INLINE vf v_min(vf most, vf x) {
+    return _mm256_min_ps(most, x);
 }
 V_INLINE __m256i v_first(int64_t n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
@@ -149,6 +156,9 @@ V_INLINE vf v_fma(vf a, vf b, vf c) {
 }
 V_INLINE vf v_max(vf least, vf x) {
     return _mm512_max_ps(least, x);
+}
+V_INLINE vf v_min(vf most, vf x) {
+    return _mm512_min_ps(most, x);
 }
 V_INLINE __mmask16 v_first(int64_t n) {
     return (__mmask16)((1U << n) - 1);

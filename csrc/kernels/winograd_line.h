@@ -38,14 +38,14 @@ V_INLINE void winograd_read_as(const df_call *call, int64_t image, int64_t y, in
     const int64_t pitch = second ? call->channels - call->split : call->split;
     const value *in =
         (const value *)call->input[second] + (image * h + (y >> up)) * w * pitch + first - (second ? call->split : 0);
-    const float *norm = with_norm ? call->norm + image * 3 * call->channels + first : NULL;
+    const float *norm = with_norm ? call->norm + image * DF_NORM_ROWS * call->channels + first : NULL;
     for (int64_t i = 0; i < count; i += LANES, to += LANES, in += LANES) {
         const int64_t n = df_min(LANES, count - i);
         vf mean = v_set(0), factor = v_set(0), shift = v_set(0);
         if (with_norm) {
-            mean = v_load_n(norm + i, n);
-            factor = v_load_n(norm + call->channels + i, n);
-            shift = v_load_n(norm + 2 * call->channels + i, n);
+            mean = v_load_n(norm + DF_NORM_MEAN * call->channels + i, n);
+            factor = v_load_n(norm + DF_NORM_FACTOR * call->channels + i, n);
+            shift = v_load_n(norm + DF_NORM_SHIFT * call->channels + i, n);
         }
         v_store(to, v_set(0));
         for (int64_t x = 0; x < w << up; x++) {

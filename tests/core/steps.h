@@ -203,7 +203,7 @@ static df_call only_image(const df_call *call, df_step_kind kind, int64_t image)
         if (call->input[j])
             one.input[j] = (const float *)one.input[j] + image * pitch[j] * (j == 1 && call->broadcast ? 1 : pixels);
     if (call->norm)
-        one.norm += image * 3 * call->channels;
+        one.norm += image * DF_NORM_ROWS * call->channels;
     if (call->shift)
         one.shift = (const float *)one.shift + image * call->out_channels;
     if (call->residual)

@@ -5,6 +5,10 @@
 /* A Winograd step in bf16 that is computed directly: only what it reads is rounded, to eight bits. */
 static const double direct_bound = 4e-3;
 
+/* One in digits, which with so many channels all are: 24 bits of the largest value. */
+enum { IN_DIGITS = 128 };
+static const double digits_bound = 8e-8;
+
 /* What rounding a result to bfloat16 changes, at most, relative to it. */
 static const double rounding = 1.01 / 256;
 
@@ -33,7 +37,8 @@ static void compare(df_step_kind kind, const df_call *given, const float *weight
             worst = error <= worst ? worst : error; /* NaN counts */
         }
         const bool direct = kind == DF_STEP_WINOGRAD && kernels->direct3x3;
-        const double allowed = direct ? fmin(tolerance, direct_bound) : tolerance;
+        const bool digits = kind == DF_STEP_WINOGRAD && kernels->ranges && call.channels >= IN_DIGITS;
+        const double allowed = fmin(tolerance, direct ? direct_bound : digits ? digits_bound : INFINITY);
         CHECK(worst <= allowed, "%s: %s: error %g, allowed %g", kernels->name, what, worst, allowed);
         CHECK(guards_hold(got, count), "%s: %s writes outside", kernels->name, what);
         for (int64_t image = 0; image < call.images && call.images > 1; image++) {
@@ -67,6 +72,24 @@ typedef struct conv_variant {
  * add and subtract what a direct sum never holds, and bf16 rounds what they make; so it does an attention's weights. */
 static const double conv_bound = 5e-7, winograd_bound[] = {4e-6, 3.5e-2}, attention_bound[] = {2e-6, 4e-3};
 
+/* The least and the most that comes out of a norm, in each channel of each image. */
+static void fill_ranges(const df_call *call, float *const x[2], float *norm) {
+    const int64_t c = call->channels, pixels = (int64_t)call->height * call->width;
+    for (int64_t image = 0; image < call->images; image++)
+        for (int64_t i = 0; i < c; i++) {
+            float *of = norm + image * DF_NORM_ROWS * c + i;
+            const bool second = i >= call->split;
+            const int64_t pitch = second ? c - call->split : call->split;
+            const float *in = x[second] + image * pixels * pitch + i - (second ? call->split : 0);
+            float *least = of + DF_NORM_LEAST * c, *most = of + DF_NORM_MOST * c;
+            *least = INFINITY, *most = -INFINITY;
+            for (int64_t p = 0; p < pixels; p++) {
+                const float y = (in[p * pitch] - of[0]) * of[DF_NORM_FACTOR * c] + of[DF_NORM_SHIFT * c];
+                *least = fminf(*least, y), *most = fmaxf(*most, y);
+            }
+        }
+}
+
 static void check_conv(df_step_kind kind, df_call call, conv_variant variant) {
     const int32_t up = variant.upsample ? 2 : 1;
     call.upsample = variant.upsample, call.silu = variant.silu, call.split = call.channels - variant.split;
@@ -75,7 +98,7 @@ static void check_conv(df_step_kind kind, df_call call, conv_variant variant) {
     const int64_t pixels = call.images * call.height * call.width, outputs = output_values(&call);
     const int64_t weights = (int64_t)call.out_channels * call.channels * call.size * call.size;
     const int64_t filled = df_round_up(call.out_channels, 64), shifts = call.images * call.out_channels;
-    const int64_t norms = 3 * call.images * call.channels;
+    const int64_t norms = DF_NORM_ROWS * call.images * call.channels;
     float *x[2] = {guarded_terms(pixels * call.split, 1), guarded_terms(pixels * variant.split, 1)};
     float *w = guarded_terms(weights, 1), *b = guarded_random(filled, 1), *norm = guarded_random(norms, 1);
     float *s = guarded_terms(shifts, 1), *r = guarded_terms(outputs, 1), *magnitude = guarded(outputs);
@@ -92,7 +115,8 @@ static void check_conv(df_step_kind kind, df_call call, conv_variant variant) {
     absolute(as, s, shifts);
     absolute(ar, r, outputs);
     for (int64_t i = 0; i < norms; i++) /* |(x - mean) * factor + shift| <= (|x| + |mean|) * |factor| + |shift| */
-        an[i] = i / call.channels % 3 == 0 ? -fabsf(norm[i]) : fabsf(norm[i]);
+        an[i] = i / call.channels % DF_NORM_ROWS == DF_NORM_MEAN ? -fabsf(norm[i]) : fabsf(norm[i]);
+    fill_ranges(&call, x, norm);
     size.weight = aw, size.bias = ab, size.output = magnitude, size.silu = false;
     size.input[0] = ax[0], size.input[1] = ax[1], size.norm = variant.norm ? an : NULL;
     size.shift = variant.shift ? as : NULL, size.residual = variant.residual ? ar : NULL;
@@ -211,6 +235,29 @@ static void test_winograd(void) {
     }
 }
 
+/* Where AMX multiplies digits: channels and sizes for which it does, lines that tiles fill, several patches, and inputs
+ * whose last vectors reach beyond a step. */
+static void test_digits(void) {
+    static const int32_t deep[] = {64, 124, 130, 192}, made[] = {1, 16, 37};
+    static const int32_t area[][2] = {{1, 1}, {5, 7}, {4, 4}, {3, 16}, {2, 32}, {9, 48}, {8, 8}};
+    int variant = 0;
+    for (int i = 0; i < 4; i++)
+        for (int j = 0; j < 3; j++)
+            for (int s = 0; s < 7; s++, variant++) {
+                if (left_out(variant))
+                    continue;
+                df_call call = call_of(variant % 3 ? 3 : 1, deep[i], area[s][0], area[s][1]);
+                call.out_channels = made[j], call.size = 3, call.threads = 1 + variant % 4;
+                check_conv(DF_STEP_WINOGRAD, call,
+                           (conv_variant){.shift = variant & 1,
+                                          .residual = variant & 2,
+                                          .upsample = variant % 4 == 1,
+                                          .norm = variant % 5 > 1,
+                                          .silu = variant % 5 > 2,
+                                          .split = variant % 3 ? 0 : deep[i] / 3 + variant});
+            }
+}
+
 /* The norm and its statistics. x: of one input, `second` channels of which move to another. */
 static void check_norm(df_call call, int32_t second, const float *x, const float *scale, const float *shift,
                        double tolerance, const char *what) {
@@ -224,14 +271,14 @@ static void check_norm(df_call call, int32_t second, const float *x, const float
     call.weight = scale, call.bias = shift;
     compare(DF_STEP_NORM, &call, NULL, NULL, tolerance, what);
     /* The mean may round to either side, and the shift with it: what counts is where they take a value. */
-    call.output = guarded(call.images * 3 * call.channels);
+    const int64_t made = call.images * DF_NORM_ROWS * call.channels;
+    call.output = guarded(made);
     for (int32_t set = 0; set < set_count(); set++) {
         const df_kernels *kernels = set_at(set);
         if (!kernels)
             continue;
         run_step(kernels, DF_STEP_STATISTICS, &call, true);
-        CHECK(guards_hold(call.output, call.images * 3 * call.channels), "%s: %s: statistics outside", kernels->name,
-              what);
+        CHECK(guards_hold(call.output, made), "%s: %s: statistics outside", kernels->name, what);
         float *expected = guarded(pixels * call.channels);
         df_call norm = call;
         norm.output = expected, norm.silu = false;
@@ -239,7 +286,7 @@ static void check_norm(df_call call, int32_t second, const float *x, const float
         double worst = 0;
         for (int64_t i = 0; i < pixels * call.channels; i++) {
             const float *of =
-                (const float *)call.output + i / (pixels / call.images * call.channels) * 3 * call.channels;
+                (const float *)call.output + i / (pixels / call.images * call.channels) * DF_NORM_ROWS * call.channels;
             const int64_t c = i % call.channels;
             const double y =
                 ((double)x[i] - (double)of[c]) * (double)of[call.channels + c] + (double)of[2 * call.channels + c];
@@ -532,6 +579,7 @@ int main(void) {
     for (precision = DF_FP32; precision < DF_PRECISION_COUNT; precision++) {
         test_conv();
         test_winograd();
+        test_digits();
         test_attention();
         test_norm();
         test_add();

@@ -1,0 +1,182 @@
+/* What conv3x3.h multiplies where values are floats: whole numbers of three digits of eight bits, which AMX multiplies
+ * exactly, and twice as many at once as bfloat16. (Ootomo, Ozaki and Yokota, 2024, "DGEMM on integer matrix multiplication
+ * unit", do the same for doubles.)
+ *
+ * Each image has a unit, such that all it reads are less than 2^23 of them, and so have the weights of each output. Digits are
+ * -128..127, a value is 2^16 a + 2^8 b + c. Of the nine products six count:
+ *
+ *     2^32 aa' + 2^24 (ab' + ba') + 2^16 (ac' + bb' + ca'),
+ *
+ * which are three exact sums; what is left out is 2^-24 of the largest product, of either sign. */
+
+typedef int8_t patch_item;
+typedef int32_t run_sum;
+
+enum {
+    PATCH_DEPTH = TILE_BYTES, /* channels of a step */
+    PLANES = 3,               /* items of a value */
+    UNITS = 1,                /* whether images and outputs have units of their own */
+    RUN_TILES = 2, /* of pixels at a time, each with three tiles of sums: one of pixels and one of weights are left */
+    RUN = RUN_TILES * TILE_ROWS,
+    RUN_SUMS = PLANES * RUN * TILE_ROWS,
+    TILE_ITEMS = TILE_ROWS * TILE_BYTES,
+    TAP_ITEMS = PLANES * TILE_ITEMS, /* of the weights for 16 outputs, at one tap of one step */
+    ROWS_APART = 4 * TILE_ROWS,
+    ALWAYS = 128,            /* channels */
+    AWAKE = 3,               /* taps for each store of a tile, at most */
+    DIGITS_MIDDLE = 0x808080 /* makes all digits positive */
+};
+#define EACH_RUN(of) of(1) of(2)
+
+/* Units of the largest value: less than 0x7f7f7f, by what rounding may add. */
+static const float digits_most = 8355000.0F;
+static const float digits_least = 1e-30F; /* whose unit and its inverse are still normal numbers */
+
+/* Whether that is worth it (else winograd.h): where what fills up channels and pixels is at most half of them, and always
+ * with many channels, for the weights are fewer. And no sum of 32 bits may overflow. */
+static bool conv3x3_fits(const df_call *call) {
+    const int64_t c = call->channels, filled = df_round_up(c, PATCH_DEPTH), w = call->out_width, h = call->out_height;
+    const int64_t rows = w % TILE_ROWS ? df_round_up(h * (w + 1) - 1, TILE_ROWS) : h * w;
+    return c <= 4096 && (c >= ALWAYS || 2 * filled * rows <= 3 * c * h * w);
+}
+
+V_INLINE vf patch_silu(vf x) {
+    return silu_to_digits(x);
+}
+
+V_INLINE vf patch_normed(vf x, vf mean, vf factor, vf shift) {
+    return v_fma(x - mean, factor, shift);
+}
+
+/* v * scale as digits, `plane` items apart. */
+V_INLINE void patch_put(patch_item *to, int64_t plane, vf v, vf scale) {
+    const vf middle = v_set((float)DIGITS_MIDDLE);
+#if V_SET == V_AVX512
+    static const uint8_t order[64] = {2, 6, 10, 14, 18, 22, 26, 30, 34, 38, 42, 46, 50, 54, 58, 62,
+                                      1, 5, 9,  13, 17, 21, 25, 29, 33, 37, 41, 45, 49, 53, 57, 61,
+                                      0, 4, 8,  12, 16, 20, 24, 28, 32, 36, 40, 44, 48, 52, 56, 60};
+    const __m512i whole = _mm512_cvtps_epi32(v_fma(v, scale, middle));
+    const __m512i digits =
+        _mm512_xor_si512(_mm512_permutexvar_epi8(_mm512_loadu_si512(order), whole), _mm512_set1_epi8(-128));
+    _mm_storeu_si128((__m128i *)to, _mm512_castsi512_si128(digits));
+    _mm_storeu_si128((__m128i *)(to + plane), _mm512_extracti32x4_epi32(digits, 1));
+    _mm_storeu_si128((__m128i *)(to + 2 * plane), _mm512_extracti32x4_epi32(digits, 2));
+#else
+    float lanes[LANES];
+    v_store(lanes, v_fma(v, scale, middle));
+    for (int i = 0; i < LANES; i++)
+        for (int digit = 0; digit < PLANES; digit++)
+            to[digit * plane + i] = (patch_item)((uint8_t)(lrintf(lanes[i]) >> 8 * (PLANES - 1 - digit)) ^ 0x80);
+#endif
+}
+
+/* The largest of some values, and NaN where one is not finite. */
+static float digits_unit(float largest, float poison) {
+    const float most = largest < digits_least ? digits_least : largest;
+    return (most + poison) / digits_most;
+}
+
+/* Of an image, as the convolution reads it: from its norm, or from all its values. */
+static float patch_unit(const df_call *call, int64_t image) {
+    const int64_t c = call->channels, pixels = (int64_t)call->height * call->width;
+    vf most = v_set(0), poison = v_set(0);
+    if (call->norm) {
+        const float *norm = call->norm + image * DF_NORM_ROWS * c;
+        for (int64_t i = 0; i < c; i += LANES) {
+            const int64_t n = df_min(LANES, c - i);
+            const vf low = v_load_n(norm + DF_NORM_LEAST * c + i, n), high = v_load_n(norm + DF_NORM_MOST * c + i, n);
+            most = v_max(most, call->silu ? high : v_max(high, -low));
+            poison = v_fma(low, v_set(0), v_fma(high, v_set(0), poison));
+        }
+        if (call->silu)
+            most = v_max(most, v_set(0.2785F)); /* SiLU's smallest value is -0.27846 */
+    }
+    for (int side = 0; side < 2 && !call->norm; side++) {
+        const int64_t count = pixels * (side ? c - call->split : call->split);
+        const value *in = (const value *)call->input[side] + image * count;
+        for (int64_t i = 0; i < count; i += LANES) {
+            const vf v = v_read_n(in + i, df_min(LANES, count - i));
+            most = v_max(most, -v_negative_abs(v));
+            poison = v_fma(v, v_set(0), poison);
+        }
+    }
+    return digits_unit(v_largest(most), v_sum(poison));
+}
+
+/* Of the weights of one output. */
+static float column_unit(const float *weights, int64_t count) {
+    float most = 0, poison = 0;
+    for (int64_t i = 0; i < count; i++) {
+        most = fmaxf(most, fabsf(weights[i]));
+        poison += weights[i] * 0;
+    }
+    return digits_unit(most, poison);
+}
+
+/* Channel i of a step, of output k. */
+static void column_put(patch_item *tap, int64_t i, int64_t k, float weight, float unit) {
+    const long whole = lrint((double)weight / (double)unit) + DIGITS_MIDDLE;
+    for (int digit = 0; digit < PLANES; digit++)
+        tap[digit * TILE_ITEMS + (i / 4 * TILE_ROWS + k) * 4 + i % 4] =
+            (patch_item)((uint8_t)(whole >> 8 * (PLANES - 1 - digit)) ^ 0x80);
+}
+
+/* Tile 3 t + d: the sums of pixels 16 t.. at the power 2^(32 - 8 d). */
+#define EACH_TILE(what) what(0, 0, 0) what(0, 1, 1) what(0, 2, 2) what(1, 0, 3) what(1, 1, 4) what(1, 2, 5)
+V_INLINE void run_begin(const int tiles) {
+#define ZERO(t, d, tile)                                                                                               \
+    if (t < tiles)                                                                                                     \
+        tile_zero(tile);
+    EACH_TILE(ZERO)
+#undef ZERO
+}
+
+/* One tap of a step, in two halves, each of six products. */
+/* clang-format off */
+#define LOAD(t, digit) if (t < tiles) tile_load(6, a + at[t] + digit * plane, pitch);
+#define DOT(t, tile)   if (t < tiles) tile_dot_bytes(tile, 6, 7);
+V_INLINE void run_first(const int tiles, const patch_item *a, const int64_t at[RUN_TILES], int64_t pitch, int64_t plane,
+                        const patch_item *b) {
+    tile_load(7, b, ROWS_APART);
+    LOAD(0, 0) DOT(0, 0)
+    LOAD(1, 0) DOT(1, 3)
+    LOAD(0, 1) DOT(0, 1)
+    LOAD(1, 1) DOT(1, 4)
+    LOAD(0, 2) DOT(0, 2)
+    LOAD(1, 2) DOT(1, 5)
+}
+V_INLINE void run_second(const int tiles, const patch_item *a, const int64_t at[RUN_TILES], int64_t pitch,
+                         int64_t plane, const patch_item *b) {
+    tile_load(7, b + TILE_ITEMS, ROWS_APART);
+    LOAD(1, 1) DOT(1, 5)
+    LOAD(0, 1) DOT(0, 2)
+    LOAD(1, 0) DOT(1, 4)
+    LOAD(0, 0) DOT(0, 1)
+    tile_load(7, b + 2 * TILE_ITEMS, ROWS_APART);
+    DOT(0, 2)
+    LOAD(1, 0) DOT(1, 5)
+}
+/* clang-format on */
+#undef LOAD
+#undef DOT
+
+V_INLINE void run_end(const int tiles, run_sum *sums) {
+#define STORE(t, d, tile)                                                                                              \
+    if (t < tiles)                                                                                                     \
+        tile_store(tile, sums + (d * RUN_TILES + t) * TILE_ROWS * TILE_ROWS, ROWS_APART);
+    EACH_TILE(STORE)
+#undef STORE
+}
+#undef EACH_TILE
+
+/* 16 outputs of a pixel, but for what is added to them. */
+V_INLINE vf run_value(const run_sum *sums, vf units, vf unit) {
+    const vf base = v_set(256);
+    vf v = v_set(0);
+    V_UNROLL for (int d = 0; d < PLANES; d++) {
+        vi sum;
+        memcpy(&sum, sums + d * RUN * TILE_ROWS, sizeof sum);
+        v = v_fma(v, base, __builtin_convertvector(sum, vf));
+    }
+    return v * (units * v_set(65536)) * unit;
+}
