@@ -22,7 +22,8 @@ enum {
     TILE_ITEMS = TILE_ROWS * TILE_BYTES,
     TAP_ITEMS = PLANES * TILE_ITEMS, /* of the weights for 16 outputs, at one tap of one step */
     ROWS_APART = 4 * TILE_ROWS,
-    ALWAYS = 128,            /* channels */
+    MANY = 16384,            /* weights of a tap */
+    DIGIT_TERMS = 36864,     /* of a sum, at most: three products each, of 2^14 */
     AWAKE = 3,               /* taps for each store of a tile, at most */
     DIGITS_MIDDLE = 0x808080 /* makes all digits positive */
 };
@@ -33,11 +34,11 @@ static const float digits_most = 8355000.0F;
 static const float digits_least = 1e-30F; /* whose unit and its inverse are still normal numbers */
 
 /* Whether that is worth it (else winograd.h): where what fills up channels and pixels is at most half of them, and always
- * with many channels, for the weights are fewer. And no sum of 32 bits may overflow. */
+ * with many weights, for they are fewer. And no sum of 32 bits may overflow. */
 static bool conv3x3_fits(const df_call *call) {
     const int64_t c = call->channels, filled = df_round_up(c, PATCH_DEPTH), w = call->out_width, h = call->out_height;
     const int64_t rows = w % TILE_ROWS ? df_round_up(h * (w + 1) - 1, TILE_ROWS) : h * w;
-    return c <= 4096 && (c >= ALWAYS || 2 * filled * rows <= 3 * c * h * w);
+    return c <= DIGIT_TERMS / 9 && (c * call->out_channels >= MANY || 2 * filled * rows <= 3 * c * h * w);
 }
 
 V_INLINE vf patch_silu(vf x) {

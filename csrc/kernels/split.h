@@ -33,31 +33,6 @@ V_INLINE int64_t split_at(int64_t i, int64_t k) {
     return (i % TILE_ROWS * TILE_ROWS + k) * TILE_PAIR + i / TILE_ROWS;
 }
 
-/* One value of the columns, rounded to nearest three times: its parts lie a tile apart. */
-static void split_weight(tile_term *to, double x) {
-    float rest = (float)x;
-    for (int part = 0; part < PARTS; part++) {
-        const uint32_t bits = rounded(rest) & 0xffff0000U;
-        float taken;
-        memcpy(&taken, &bits, sizeof taken);
-        to[part * TILE_TERMS] = (tile_term)(bits >> 16);
-        rest -= taken;
-    }
-}
-
-/* Steps of a call's channels: each of its inputs is filled up to whole ones. */
-static int64_t split_steps(const df_call *call) {
-    return df_blocks(call->split, SPLIT_STEP) + df_blocks(call->channels - call->split, SPLIT_STEP);
-}
-
-/* The step of a channel, and in *within its place there. */
-static int64_t split_step(const df_call *call, int64_t channel, int64_t *within) {
-    const bool second = channel >= call->split;
-    const int64_t in_input = second ? channel - call->split : channel;
-    *within = in_input % SPLIT_STEP;
-    return (second ? df_blocks(call->split, SPLIT_STEP) : 0) + in_input / SPLIT_STEP;
-}
-
 /* What the rows are multiplied with. */
 typedef struct split_columns {
     const tile_term *b, *next; /* `next`: what will be read after these, to be fetched on the way; NULL: nothing */

@@ -22,10 +22,10 @@
 #include "kernels/split.h"
 
 #include "kernels/attention_split.h"
-#include "kernels/conv1x1_split.h"
 #include "kernels/patch_digits.h"
 
 #include "kernels/conv3x3.h"
+#include "kernels/conv_digits.h"
 #endif
 #endif
 
@@ -54,7 +54,7 @@
 EITHER(any_conv, conv1x1, conv)
 static const df_kernel conv_step = ONE(any_conv), winograd_step = ONE(conv3x3);
 #elif V_AMX
-EITHER(any_conv, split1x1, conv)
+EITHER(any_conv, conv_digits, conv)
 EITHER(any_winograd, conv3x3, winograd)
 static const df_kernel conv_step = ONE(any_conv), winograd_step = ONE(any_winograd);
 #else
