@@ -1,6 +1,6 @@
 /* Convolution 3x3 at stride 1, directly, where tiles multiply so fast that Winograd's transformations would take longer than
  * they save. What it reads (a norm, SiLU, an upsampled value, both sides of a concatenation) is computed once, into a patch,
- * as the tiles multiply it: patch_terms.h or patch_digits.h.
+ * as the tiles multiply it: run_terms.h or run_digits.h.
  *
  * Images lie in the patch as lines: one of zeros, then the image's, each of them a pixel of zeros and then the line's
  * pixels. So the zeros below an image are those above the next, those to the right of a line begin the next one, and a tap

@@ -1,4 +1,4 @@
-/* Convolutions as matrix products in digits (patch_digits.h): 1x1, and 3x3 at stride 2. A row is what an output pixel reads,
+/* Convolutions as matrix products in digits (run_digits.h): 1x1, and 3x3 at stride 2. A row is what an output pixel reads,
  * tap by tap; a block of rows is read at once, each with a unit of its own. */
 
 /* RUN rows, and the same that come next. */
@@ -107,6 +107,7 @@ static float row_unit(const row_part *part, int parts) {
     for (const row_part *p = part; p < part + parts; p++)
         for (int64_t i = 0; p->from && i < p->count; i += LANES) {
             const vf v = v_read_n(p->from + i, df_min(LANES, p->count - i));
+            __builtin_prefetch(p->from + i + READ_AHEAD, 0, 2);
             most = v_max(most, -v_negative_abs(v));
             poison = v_fma(v, v_set(0), poison);
         }

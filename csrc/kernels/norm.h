@@ -10,7 +10,7 @@ enum {
     SPAN = 16,
     NORM_CHANNELS = 64,       /* about as many to a task, whole groups */
     FETCHED = 2048,           /* values in advance */
-    RANGES = V_AMX && !V_BF16 /* patch_digits.h reads them */
+    RANGES = V_AMX && !V_BF16 /* run_digits.h reads them */
 };
 
 static int64_t norm_size(const df_call *call) {

@@ -11,7 +11,7 @@
 #if V_TILED
 #include "kernels/attention_tiles.h"
 #include "kernels/conv1x1.h"
-#include "kernels/patch_terms.h"
+#include "kernels/run_terms.h"
 
 #include "kernels/conv3x3.h"
 #else
@@ -19,13 +19,12 @@
 
 #include "kernels/winograd.h"
 #if V_AMX
-#include "kernels/split.h"
-
-#include "kernels/attention_split.h"
-#include "kernels/patch_digits.h"
+#include "kernels/run_digits.h"
 
 #include "kernels/conv3x3.h"
 #include "kernels/conv_digits.h"
+
+#include "kernels/attention_digits.h"
 #endif
 #endif
 

@@ -62,7 +62,7 @@ V_INLINE float tile_value(tile_term x) {
     memcpy(&number, &bits, sizeof number);
     return number;
 }
-static void tile_dot(int sum, int rows, int columns) {
+static __attribute__((unused)) void tile_dot(int sum, int rows, int columns) {
     for (int r = 0; r < TILE_ROWS; r++)
         for (int k = 0; k < TILE_ROWS; k++) {
             float of[TILE_PAIR] = {0};

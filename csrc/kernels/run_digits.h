@@ -49,25 +49,35 @@ V_INLINE vf patch_normed(vf x, vf mean, vf factor, vf shift) {
     return v_fma(x - mean, factor, shift);
 }
 
+/* v * scale + DIGITS_MIDDLE, rounded. */
+V_INLINE vu digits_whole(vf v, vf scale) {
+    const vf sum = v_fma(v, scale, v_set((float)DIGITS_MIDDLE));
+#if V_SET == V_AVX512
+    return (vu)_mm512_cvtps_epi32(sum);
+#else
+    vu whole;
+    for (int i = 0; i < LANES; i++)
+        whole[i] = (uint32_t)lrintf(sum[i]);
+    return whole;
+#endif
+}
+
 /* v * scale as digits, `plane` items apart. */
 V_INLINE void patch_put(patch_item *to, int64_t plane, vf v, vf scale) {
-    const vf middle = v_set((float)DIGITS_MIDDLE);
+    const vu whole = digits_whole(v, scale);
 #if V_SET == V_AVX512
     static const uint8_t order[64] = {2, 6, 10, 14, 18, 22, 26, 30, 34, 38, 42, 46, 50, 54, 58, 62,
                                       1, 5, 9,  13, 17, 21, 25, 29, 33, 37, 41, 45, 49, 53, 57, 61,
                                       0, 4, 8,  12, 16, 20, 24, 28, 32, 36, 40, 44, 48, 52, 56, 60};
-    const __m512i whole = _mm512_cvtps_epi32(v_fma(v, scale, middle));
     const __m512i digits =
-        _mm512_xor_si512(_mm512_permutexvar_epi8(_mm512_loadu_si512(order), whole), _mm512_set1_epi8(-128));
+        _mm512_xor_si512(_mm512_permutexvar_epi8(_mm512_loadu_si512(order), (__m512i)whole), _mm512_set1_epi8(-128));
     _mm_storeu_si128((__m128i *)to, _mm512_castsi512_si128(digits));
     _mm_storeu_si128((__m128i *)(to + plane), _mm512_extracti32x4_epi32(digits, 1));
     _mm_storeu_si128((__m128i *)(to + 2 * plane), _mm512_extracti32x4_epi32(digits, 2));
 #else
-    float lanes[LANES];
-    v_store(lanes, v_fma(v, scale, middle));
     for (int i = 0; i < LANES; i++)
         for (int digit = 0; digit < PLANES; digit++)
-            to[digit * plane + i] = (patch_item)((uint8_t)(lrintf(lanes[i]) >> 8 * (PLANES - 1 - digit)) ^ 0x80);
+            to[digit * plane + i] = (patch_item)((uint8_t)(whole[i] >> 8 * (PLANES - 1 - digit)) ^ 0x80);
 #endif
 }
 

@@ -1,4 +1,4 @@
-/* What conv3x3.h multiplies where values are bfloat16: these, as they are. (Where they are floats: patch_digits.h.) */
+/* What conv3x3.h multiplies where values are bfloat16: these, as they are. (Where they are floats: run_digits.h.) */
 
 typedef term patch_item;
 typedef float run_sum;
