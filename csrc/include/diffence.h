@@ -53,8 +53,9 @@ typedef enum df_precision { DF_FP32, DF_BF16, DF_PRECISION_COUNT } df_precision;
 
 /* Names: "reference" (scalar, sums in double: the specification; no bf16), "portable" (the fast kernels over plain C
  * vectors; bf16 without instructions for it, so slowly), "avx2" (AVX2 + FMA; no bf16), "avx512" (F, BW, DQ, VL; bf16
- * where the processor has AVX512-BF16), "amx" (AVX-512 and AMX's tiles of bf16, in which floats are multiplied in three
- * parts, exactly; where the system permits them, which asking about it or naming it requests for the process), "neon" (64-bit Arm; bf16 where it has that extension). */
+ * where the processor has AVX512-BF16), "amx" (AVX-512 and AMX's tiles of bf16 and of bytes, in which floats are
+ * multiplied as whole numbers of 24 bits; where the system permits them, which asking about it or naming it requests for
+ * the process), "neon" (64-bit Arm; bf16 where it has that extension). */
 int32_t df_isa_count(void);
 const char *df_isa_name(int32_t index);
 /* Compiled in, and the processor and the system can run it in this precision. */

@@ -15,10 +15,10 @@ typedef struct digit_attention {
     run_sum *sums[2]; /* in turn */
 } digit_attention;
 
-/* Whether it is worth it: a tile is 16 queries, and 16 keys. */
+/* Whether it is worth it: a tile is 16 queries, and 16 keys, and with few of either their digits cost as much. */
 static bool digit_attention_fits(const df_call *call) {
     const int64_t positions = attention_positions(call);
-    return positions >= TILE_ROWS && positions <= DIGIT_TERMS && call->channels / call->parts >= PATCH_DEPTH / 2;
+    return positions >= 4 * TILE_ROWS && positions <= DIGIT_TERMS && call->channels / call->parts >= PATCH_DEPTH / 2;
 }
 
 static int64_t digit_attention_pitch(int64_t steps) {

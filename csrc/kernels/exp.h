@@ -92,11 +92,12 @@ V_INLINE vf silu_to_term(vf x) {
 #endif
 }
 
-/* The same, off by less than 2^-22 of it or 1e-30, for what becomes a whole number of 24 bits right away. */
+/* The same for what becomes a whole number of 24 bits right away: off by less than 2^-22 of it above zero, and by less than
+ * 7e-8 below. */
 V_INLINE vf silu_to_digits(vf x) {
 #if V_SET == V_AVX512 && V_AMX
     /* 2^y as above, by a polynomial that is off by 9e-8; and a step of Newton's after the estimate. */
-    const vf y = v_max(v_set(-80.0F), x) * v_set(-1.44269504F);
+    const vf bounded = v_max(v_set(-80.0F), x), y = bounded * v_set(-1.44269504F);
     const vf f = (vf)_mm512_reduce_ps(y, _MM_FROUND_TO_NEG_INF);
     vf p = v_fma(v_set(1.87757669e-3F), f, v_set(8.98934063e-3F));
     p = v_fma(p, f, v_set(5.58263175e-2F));
@@ -104,8 +105,8 @@ V_INLINE vf silu_to_digits(vf x) {
     p = v_fma(p, f, v_set(6.93153083e-1F));
     p = v_fma(p, f, v_set(0.99999994F));
     const vf below = v_set(1.0F) + (vf)_mm512_scalef_ps(p, y), estimate = (vf)_mm512_rcp14_ps(below);
-    return x * v_fma(estimate, v_fma(-estimate, below, v_set(1.0F)), estimate);
+    return bounded * v_fma(estimate, v_fma(-estimate, below, v_set(1.0F)), estimate);
 #else
-    return silu_in_sum(x);
+    return silu_in_sum(v_max(v_set(-80.0F), x));
 #endif
 }
