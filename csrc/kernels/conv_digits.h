@@ -114,7 +114,7 @@ static float row_unit(const row_part *part, int parts) {
     return digits_unit(v_largest(most), v_sum(poison));
 }
 
-/* Parts one after the other: what a part's last vector stores beyond it is overwritten. */
+/* Parts one after the other: what a part's last vector stores beyond it is overwritten, or multiplied by weights of zero. */
 static float digit_row(const df_call *call, int64_t row, patch_item *to) {
     row_part part[ROW_PARTS];
     const int parts = row_parts(call, row, part);
@@ -126,8 +126,6 @@ static float digit_row(const df_call *call, int64_t row, patch_item *to) {
         for (int64_t i = 0; i < p->count; i += LANES)
             patch_put(to + at + i, plane, p->from ? v_read_n(p->from + i, df_min(LANES, p->count - i)) : v_set(0),
                       scale);
-    for (int64_t i = 0; i < PLANES; i++)
-        memset(to + i * plane + at, 0, (size_t)(plane - at));
     return unit;
 }
 
@@ -159,20 +157,11 @@ V_INLINE void digit_finish(const df_call *call, digit_rest *rest, int64_t count)
     }
 }
 
-/* The next `count` rows, and zeros up to whole tiles. */
+/* The next `count` rows. */
 static void digit_read(const df_call *call, digit_rows *next, int64_t count) {
     const int64_t pitch = digit_pitch(call);
     for (; count > 0 && next->read < next->count; count--, next->read++)
         next->units[next->read] = digit_row(call, next->row + next->read, next->items + next->read * pitch);
-}
-
-static void digit_begin(const df_call *call, digit_rows *rows, int64_t row, int64_t last) {
-    const int64_t pitch = digit_pitch(call);
-    rows->row = row;
-    rows->count = row < last ? df_min(RUN, last - row) : 0;
-    rows->read = 0;
-    for (int64_t i = rows->count; i < df_round_up(rows->count, TILE_ROWS); i++)
-        memset(rows->items + i * pitch, 0, (size_t)pitch);
 }
 
 /* The sums of `tiles` x 16 rows. Beside them: what is left of those before, `count` of the next rows now and then, and
@@ -212,13 +201,12 @@ static void conv_digits_run(const df_call *call, int64_t task, void *scratch) {
     const int64_t count = df_blocks(RUN, steps), every = steps > RUN ? steps / RUN : 1;
     digit_rows rows[2] = {{.items = s->rows}, {.items = s->rows + RUN * digit_pitch(call)}}, *now = rows;
     digit_rest before = {0};
-    digit_begin(call, now, first, last);
+    now->row = first, now->count = df_min(RUN, last - first);
     tiles_open();
     for (int64_t row = first, turn = 0; row < last; row += RUN) {
         digit_rows *next = now == rows ? rows + 1 : rows;
         digit_read(call, now, RUN);
-        digit_finish(call, &before, RUN); /* whose units are in `next` */
-        digit_begin(call, next, row + RUN, last);
+        next->row = row + RUN, next->count = df_min(RUN, last - next->row), next->read = 0;
         for (int64_t out = begin; out < end; out += TILE_ROWS) {
             const char *soon = (const char *)call->weight + (out / TILE_ROWS + 1) * digit_columns(call);
             if (row > first || out + TILE_ROWS >= end)

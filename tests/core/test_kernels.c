@@ -87,7 +87,7 @@ static void fill_ranges(const df_call *call, float *const x[2], float *norm) {
             *least = INFINITY, *most = -INFINITY;
             for (int64_t p = 0; p < pixels; p++) {
                 const float y = (in[p * pitch] - of[0]) * of[DF_NORM_FACTOR * c] + of[DF_NORM_SHIFT * c];
-                *least = fminf(*least, y), *most = fmaxf(*most, y);
+                *least = y < *least || isnan(y) ? y : *least, *most = y > *most || isnan(y) ? y : *most;
             }
         }
 }
@@ -191,6 +191,8 @@ static void test_conv(void) {
     df_call two = call_of(2, 600, 7, 9);
     two.out_channels = 140;
     check_conv(DF_STEP_CONV, two, (conv_variant){.shift = true, .split = 290});
+    two.channels = 128; /* the second's last vector reaches beyond the last step */
+    check_conv(DF_STEP_CONV, two, (conv_variant){.residual = true, .split = 101});
     /* Whole steps of 32 on both sides, which tiles read in place, and rows that fill no tile. */
     for (variant = 0; variant < 4; variant++) {
         df_call steps = call_of(3, 160, 9, 7);
@@ -264,40 +266,51 @@ static void test_digits(void) {
  * whole numbers, which know no NaN. */
 static void test_not_finite(void) {
     static const float bad[] = {NAN, INFINITY, -INFINITY};
-    for (int i = 0; i < 9; i++) {
-        const df_step_kind kind = i % 3 == 2 ? DF_STEP_ATTENTION : i % 3 ? DF_STEP_WINOGRAD : DF_STEP_CONV;
-        df_call call = call_of(3, 128, 4, 8);
-        call.size = i % 3 == 1 ? 3 : 1;
+    enum { IN_CONV, IN_KEYS, IN_VALUES, IN_WINOGRAD, IN_NORM, PLACES };
+    for (int i = 0; i < 3 * PLACES; i++) {
+        const int place = i % PLACES;
+        const df_step_kind kind = place == IN_CONV    ? DF_STEP_CONV
+                                  : place > IN_VALUES ? DF_STEP_WINOGRAD
+                                                      : DF_STEP_ATTENTION;
+        df_call call = call_of(3, 128, 8, 8);
+        call.size = kind == DF_STEP_WINOGRAD ? 3 : 1;
         const int64_t count = output_values(&call), weights = (int64_t)128 * 128 * call.size * call.size;
         float *x = guarded_terms(count, 1), *w = guarded_terms(weights, 1), *b = guarded_random(128, 1);
         float *expected = guarded(count), *got = guarded(count), *whole = guarded(count);
+        float *norm = guarded_random(DF_NORM_ROWS * 3 * 128, 1);
         const int64_t of_image = count / 3, at = of_image + 3 * 128 + 70;
+        float *others = guarded_terms(count, 1);
         for (int j = 0; j < 3; j++)
-            call.input[j] = x;
+            call.input[j] = place == IN_KEYS && j == 2 ? others : place == IN_VALUES && j < 2 ? others : x;
         call.bias = b;
-        const float good = x[at];
+        fill_ranges(&call, (float *const[2]){x, x}, norm);
+        call.norm = place == IN_NORM ? norm : NULL, call.silu = place == IN_NORM && i % 2;
+        float *factor = norm + (DF_NORM_ROWS + DF_NORM_FACTOR) * 128 + 70, *const bad_one = call.norm ? factor : x + at;
+        const float good = *bad_one;
         for (int32_t set = 1; set < set_count(); set++) {
             const df_kernels *kernels = set_at(set);
             if (!kernels)
                 continue;
             float *packed = kernels->step[kind]->pack ? pack(kernels, kind, &call, w) : NULL;
-            x[at] = good, call.weight = packed, call.output = whole;
+            *bad_one = good, call.weight = packed, call.output = whole;
+            fill_ranges(&call, (float *const[2]){x, x}, norm);
             run_step(kernels, kind, &call, false);
-            x[at] = bad[i / 3], call.output = got;
+            *bad_one = bad[i / PLACES], call.output = got;
+            fill_ranges(&call, (float *const[2]){x, x}, norm);
             run_step(kernels, kind, &call, false);
             call.weight = w, call.output = expected;
             run_step(&df_kernels_reference, kind, &call, false);
             bool hidden = false;
             for (int64_t j = of_image; j < 2 * of_image; j++)
                 hidden |= !isfinite(expected[j]) && isfinite(got[j]);
-            CHECK(!hidden, "%s: step %d: %g among the inputs is hidden", kernels->name, kind, (double)bad[i / 3]);
+            CHECK(!hidden, "%s: step %d: %g among the inputs is hidden", kernels->name, kind, (double)bad[i / PLACES]);
             CHECK(!memcmp(got, whole, (size_t)of_image * sizeof *got) &&
                       !memcmp(got + 2 * of_image, whole + 2 * of_image, (size_t)of_image * sizeof *got),
-                  "%s: step %d: %g in another image changes this one", kernels->name, kind, (double)bad[i / 3]);
+                  "%s: step %d: %g in another image changes this one", kernels->name, kind, (double)bad[i / PLACES]);
             if (packed)
                 release(packed);
         }
-        float *all[] = {x, w, b, expected, got, whole};
+        float *all[] = {x, w, b, norm, others, expected, got, whole};
         for (size_t j = 0; j < sizeof all / sizeof *all; j++)
             release(all[j]);
     }
@@ -329,6 +342,7 @@ static void check_norm(df_call call, int32_t second, const float *x, const float
         norm.output = expected, norm.silu = false;
         run_step(&df_kernels_reference, DF_STEP_NORM, &norm, false);
         double worst = 0;
+        bool inside = true;
         for (int64_t i = 0; i < pixels * call.channels; i++) {
             const float *of =
                 (const float *)call.output + i / (pixels / call.images * call.channels) * DF_NORM_ROWS * call.channels;
@@ -337,8 +351,14 @@ static void check_norm(df_call call, int32_t second, const float *x, const float
                 ((double)x[i] - (double)of[c]) * (double)of[call.channels + c] + (double)of[2 * call.channels + c];
             const double error = fabs(y - (double)expected[i]) / (1 + fabs((double)expected[i]));
             worst = error <= worst ? worst : error;
+            if (kernels->ranges) {
+                const double slack = tolerance * (1 + fabs(y));
+                inside &= y >= (double)of[DF_NORM_LEAST * call.channels + c] - slack;
+                inside &= y <= (double)of[DF_NORM_MOST * call.channels + c] + slack;
+            }
         }
         CHECK(worst <= tolerance, "%s: %s: statistics are off by %g", kernels->name, what, worst);
+        CHECK(inside, "%s: %s: a value outside its channel's range", kernels->name, what);
         release(expected);
     }
     release(call.output);
