@@ -47,6 +47,19 @@ static int64_t conv3x3_lines(const df_call *call) { /* of all images */
     return call->images * conv3x3_of_image(call);
 }
 
+/* Whether tiles fill lines. */
+static bool conv3x3_full(const df_call *call) {
+    return call->out_width % TILE_ROWS == 0;
+}
+
+/* About as many taps as the tiles take for 16 outputs of so many lines, not more. */
+static int64_t conv3x3_taps(const df_call *call, int64_t lines) {
+    const int64_t images = df_blocks(lines, conv3x3_of_image(call)); /* a line of zeros each */
+    const int64_t line = conv3x3_full(call) ? call->out_width : conv3x3_across(call);
+    const int64_t runs = (lines - images) * line / RUN;
+    return (runs > 1 ? runs : 1) * conv3x3_steps(call) * TAPS;
+}
+
 /* Lines of a patch, at most: of some images or of a part of one, whatever call->images. */
 static int64_t conv3x3_most(const df_call *call) {
     const int64_t line = conv3x3_across(call) * conv3x3_pitch(call) * (int64_t)sizeof(patch_item);
@@ -390,7 +403,7 @@ static void conv3x3_multiply(const df_call *call, int64_t image, int64_t y, int6
                              const patch_item *patch, float unit, conv3x3_aside *aside) {
     const int64_t pitch = conv3x3_pitch(call), across = conv3x3_across(call);
     const int64_t k = call->out_channels, width = call->out_width;
-    const bool full = width % TILE_ROWS == 0;
+    const bool full = conv3x3_full(call);
     const int64_t pixels = full ? lines * width : lines * across - 1; /* with the zeros */
     int64_t taps[TAPS];
     for (int64_t tap = 0; tap < TAPS; tap++)
@@ -427,7 +440,7 @@ static void conv3x3_lines_of(const df_call *call, int64_t first, int64_t lines, 
     const int64_t of_image = conv3x3_of_image(call), apart = conv3x3_across(call) * conv3x3_pitch(call);
     const float *units = conv3x3_units(call, patch);
     const int64_t above = (first - 1 + of_image) / of_image - 1; /* the image of the patch's first line */
-    const int64_t taps = df_blocks(lines * conv3x3_across(call), RUN) * conv3x3_steps(call) * TAPS;
+    const int64_t taps = conv3x3_taps(call, lines);
     const int64_t columns = conv3x3_columns(call);
     aside->lines = df_blocks(columns * (int64_t)sizeof(patch_item) / 64, taps);
     for (int64_t out = begin; out < end; out += TILE_ROWS) {
@@ -455,8 +468,7 @@ static void conv3x3_run(const df_call *call, int64_t task, void *scratch) {
         lines = df_min(most, last - line);
         conv3x3_read_rest(&aside.next);
         if (line + lines < last) {
-            const int64_t taps = df_blocks(lines * conv3x3_across(call), RUN) * df_blocks(end - begin, TILE_ROWS) *
-                                 conv3x3_steps(call) * TAPS;
+            const int64_t taps = conv3x3_taps(call, lines) * df_blocks(end - begin, TILE_ROWS);
             aside.next = conv3x3_begin(call, line + lines, df_min(most, last - line - lines), taps, other);
         }
         conv3x3_lines_of(call, line, lines, begin, end, patch, &aside);

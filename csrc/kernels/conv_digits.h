@@ -1,5 +1,5 @@
 /* Convolutions as matrix products in digits (run_digits.h): 1x1, and 3x3 at stride 2. A row is what an output pixel reads,
- * tap by tap; a block of rows is read at once, each with a unit of its own. */
+ * tap by tap, and has a unit of its own. A few rows stay near while all weights pass them, and beside them the next are read. */
 
 /* RUN rows, and the same that come next. */
 typedef struct digit_rows {
@@ -25,7 +25,7 @@ static bool conv_digits_fits(const df_call *call) {
 static int64_t digit_steps(const df_call *call) {
     return df_blocks(conv_depth(call), PATCH_DEPTH);
 }
-/* Items of a row's plane, with room for the last vector of a second input; and of a row. */
+/* Items of a row's plane, with room for what the last vector of its last part stores beyond that; and of a row. */
 static int64_t digit_plane(const df_call *call) {
     return df_round_up(conv_depth(call) + (call->split % LANES ? LANES : 0), PATCH_DEPTH);
 }

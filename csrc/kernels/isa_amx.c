@@ -1,4 +1,4 @@
-/* Products of floats by AMX, in three parts each. The target is set here for the reasons of isa_avx512.c. */
+/* Products of floats by AMX, as whole numbers of three digits. The target is set here for the reasons of isa_avx512.c. */
 #include "kernels/kernels.h"
 
 #if DF_AMX
