@@ -202,8 +202,9 @@ V_INLINE void norm_task(const df_call *call, int64_t task, void *scratch, const 
         memcpy(out + DF_NORM_MEAN * c, mean, (size_t)channels * sizeof *out);
         memcpy(out + DF_NORM_FACTOR * c, factor, (size_t)channels * sizeof *out);
         memcpy(out + DF_NORM_SHIFT * c, shift, (size_t)channels * sizeof *out);
-        for (int64_t i = 0; RANGES && i < channels; i++) {
-            const float one = spread.least[i] * factor[i] + shift[i], other = spread.most[i] * factor[i] + shift[i];
+        for (int64_t i = 0; RANGES && i < channels; i++) { /* rounded as readers round, so that nothing lies outside */
+            const float one = fmaf(spread.least[i], factor[i], shift[i]);
+            const float other = fmaf(spread.most[i], factor[i], shift[i]);
             out[DF_NORM_LEAST * c + i] = one < other ? one : other;
             out[DF_NORM_MOST * c + i] = one < other ? other : one;
         }
