@@ -182,7 +182,7 @@ V_INLINE void digit_sums(const df_call *call, const int tiles, const digit_rows 
             *turn = 0;
             digit_read(call, next, count);
         }
-        for (const char *end = fetch + TAP_ITEMS; fetch && fetch < end; fetch += 64)
+        for (int line = 0; fetch && line < TAP_ITEMS; line += 64, fetch += 64)
             __builtin_prefetch(fetch, 0, 2);
         if (step % AWAKE == AWAKE - 1)
             tile_store(7, s->spare, ROWS_APART);
