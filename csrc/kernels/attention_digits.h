@@ -136,9 +136,9 @@ V_INLINE void digit_attention_finish(digit_attention_rest *rest, int64_t count) 
     const int64_t end = df_min(rest->row + count, rest->rows), n = rest->n;
     if (rest->row >= end)
         return;
-    const vf units = v_load(rest->units);
+    const vf units = v_load(rest->units) * v_set(sums_unit);
     for (int64_t r = rest->row; r < end; r++) {
-        vf v = run_value(rest->sums + r * TILE_ROWS, units, v_set(rest->row_units[r]));
+        vf v = run_value(rest->sums + r * TILE_ROWS) * units * v_set(rest->row_units[r]);
         if (rest->residual)
             v += v_load_n(rest->residual + r * rest->pitch, n);
         v_store_n(rest->to + r * rest->pitch, v, n);

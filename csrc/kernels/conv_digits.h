@@ -145,10 +145,11 @@ V_INLINE void digit_finish(const df_call *call, digit_rest *rest, int64_t count)
     if (rest->row >= end)
         return;
     const patch_item *columns = (const patch_item *)call->weight + (out / TILE_ROWS + 1) * digit_columns(call);
-    const vf of_columns = v_load((const float *)(const void *)columns - TILE_ROWS), bias = v_load(call->bias + out);
+    const vf of_columns = v_load((const float *)(const void *)columns - TILE_ROWS) * v_set(sums_unit),
+             bias = v_load(call->bias + out);
     for (; rest->row < end; rest->row++, rest->sums += TILE_ROWS, rest->units++) {
         const int64_t at = rest->row * k + out;
-        vf v = run_value(rest->sums, of_columns, v_set(*rest->units)) + bias;
+        vf v = v_fma(run_value(rest->sums) * of_columns, v_set(*rest->units), bias);
         if (call->shift)
             v += v_read_n((const value *)call->shift + rest->row / pixels * k + out, n);
         if (call->residual)

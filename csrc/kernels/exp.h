@@ -92,21 +92,27 @@ V_INLINE vf silu_to_term(vf x) {
 #endif
 }
 
-/* The same for what becomes a whole number of 24 bits right away: off by less than 2^-22 of it above zero, and by less than
- * 7e-8 below. */
-V_INLINE vf silu_to_digits(vf x) {
+/* The same of some vectors at once, for what becomes whole numbers of 24 bits right away: off by less than 2^-22 of it above
+ * zero, and by less than 7e-8 below. */
+V_INLINE void silu_to_digits(vf *x, const int count) {
+#define EACH V_UNROLL for (int i = 0; i < count; i++)
 #if V_SET == V_AVX512 && V_AMX
     /* 2^y as above, by a polynomial that is off by 9e-8; and a step of Newton's after the estimate. */
-    const vf bounded = v_max(v_set(-80.0F), x), y = bounded * v_set(-1.44269504F);
-    const vf f = (vf)_mm512_reduce_ps(y, _MM_FROUND_TO_NEG_INF);
-    vf p = v_fma(v_set(1.87757669e-3F), f, v_set(8.98934063e-3F));
-    p = v_fma(p, f, v_set(5.58263175e-2F));
-    p = v_fma(p, f, v_set(2.40153611e-1F));
-    p = v_fma(p, f, v_set(6.93153083e-1F));
-    p = v_fma(p, f, v_set(0.99999994F));
-    const vf below = v_set(1.0F) + (vf)_mm512_scalef_ps(p, y), estimate = (vf)_mm512_rcp14_ps(below);
-    return bounded * v_fma(estimate, v_fma(-estimate, below, v_set(1.0F)), estimate);
+    vf y[4], f[4], p[4], below[4], estimate[4];
+    EACH x[i] = v_max(v_set(-80.0F), x[i]);
+    EACH y[i] = x[i] * v_set(-1.44269504F);
+    EACH f[i] = (vf)_mm512_reduce_ps(y[i], _MM_FROUND_TO_NEG_INF);
+    EACH p[i] = v_fma(v_set(1.87757669e-3F), f[i], v_set(8.98934063e-3F));
+    EACH p[i] = v_fma(p[i], f[i], v_set(5.58263175e-2F));
+    EACH p[i] = v_fma(p[i], f[i], v_set(2.40153611e-1F));
+    EACH p[i] = v_fma(p[i], f[i], v_set(6.93153083e-1F));
+    EACH p[i] = v_fma(p[i], f[i], v_set(0.99999994F));
+    EACH below[i] = v_set(1.0F) + (vf)_mm512_scalef_ps(p[i], y[i]);
+    EACH estimate[i] = (vf)_mm512_rcp14_ps(below[i]);
+    EACH below[i] = v_fma(-estimate[i], below[i], v_set(1.0F));
+    EACH x[i] = x[i] * v_fma(estimate[i], below[i], estimate[i]);
 #else
-    return silu_in_sum(v_max(v_set(-80.0F), x));
+    EACH x[i] = silu_in_sum(v_max(v_set(-80.0F), x[i]));
 #endif
+#undef EACH
 }

@@ -15,34 +15,25 @@ typedef int32_t run_sum;
 enum {
     PATCH_DEPTH = TILE_BYTES, /* channels of a step */
     PLANES = 3,               /* items of a value */
-    UNITS = 1,                /* whether images and outputs have units of their own */
     RUN_TILES = 2, /* of pixels at a time, each with three tiles of sums: one of pixels and one of weights are left */
     RUN = RUN_TILES * TILE_ROWS,
     RUN_SUMS = PLANES * RUN * TILE_ROWS,
     TILE_ITEMS = TILE_ROWS * TILE_BYTES,
     TAP_ITEMS = PLANES * TILE_ITEMS, /* of the weights for 16 outputs, at one tap of one step */
     ROWS_APART = 4 * TILE_ROWS,
-    MANY = 16384,            /* weights of a tap */
     DIGIT_TERMS = 36864,     /* of a sum, at most: three products each, of 2^14 */
-    AWAKE = 3,               /* taps for each store of a tile, at most */
+    AWAKE = 3,               /* steps for each store of a tile, at most */
     DIGITS_MIDDLE = 0x808080 /* makes all digits positive */
 };
 #define EACH_RUN(of) of(1) of(2)
 
 /* Units of the largest value: less than 0x7f7f7f, by what rounding may add. */
 static const float digits_most = 8355000.0F;
+static const float sums_unit = 65536;     /* of the last of three sums */
 static const float digits_least = 1e-30F; /* whose unit and its inverse are still normal numbers */
 
-/* Whether that is worth it (else winograd.h): where what fills up channels and pixels is at most half of them, and always
- * with many weights, for they are fewer. And no sum of 32 bits may overflow. */
-static bool conv3x3_fits(const df_call *call) {
-    const int64_t c = call->channels, filled = df_round_up(c, PATCH_DEPTH), w = call->out_width, h = call->out_height;
-    const int64_t rows = w % TILE_ROWS ? df_round_up(h * (w + 1) - 1, TILE_ROWS) : h * w;
-    return c <= DIGIT_TERMS / 9 && (c * call->out_channels >= MANY || 2 * filled * rows <= 3 * c * h * w);
-}
-
-V_INLINE vf patch_silu(vf x) {
-    return silu_to_digits(x);
+V_INLINE void patch_silu(vf *step) {
+    silu_to_digits(step, PATCH_DEPTH / LANES);
 }
 
 V_INLINE vf patch_normed(vf x, vf mean, vf factor, vf shift) {
@@ -62,15 +53,21 @@ V_INLINE vu digits_whole(vf v, vf scale) {
 #endif
 }
 
+#if V_SET == V_AVX512
+/* 16 of each digit, one after the other. */
+V_INLINE __m512i digits_apart(vu whole) {
+    static const uint8_t order[64] = {2, 6, 10, 14, 18, 22, 26, 30, 34, 38, 42, 46, 50, 54, 58, 62,
+                                      1, 5, 9,  13, 17, 21, 25, 29, 33, 37, 41, 45, 49, 53, 57, 61,
+                                      0, 4, 8,  12, 16, 20, 24, 28, 32, 36, 40, 44, 48, 52, 56, 60};
+    return _mm512_xor_si512(_mm512_permutexvar_epi8(_mm512_loadu_si512(order), (__m512i)whole), _mm512_set1_epi8(-128));
+}
+#endif
+
 /* v * scale as digits, `plane` items apart. */
 V_INLINE void patch_put(patch_item *to, int64_t plane, vf v, vf scale) {
     const vu whole = digits_whole(v, scale);
 #if V_SET == V_AVX512
-    static const uint8_t order[64] = {2, 6, 10, 14, 18, 22, 26, 30, 34, 38, 42, 46, 50, 54, 58, 62,
-                                      1, 5, 9,  13, 17, 21, 25, 29, 33, 37, 41, 45, 49, 53, 57, 61,
-                                      0, 4, 8,  12, 16, 20, 24, 28, 32, 36, 40, 44, 48, 52, 56, 60};
-    const __m512i digits =
-        _mm512_xor_si512(_mm512_permutexvar_epi8(_mm512_loadu_si512(order), (__m512i)whole), _mm512_set1_epi8(-128));
+    const __m512i digits = digits_apart(whole);
     _mm_storeu_si128((__m128i *)to, _mm512_castsi512_si128(digits));
     _mm_storeu_si128((__m128i *)(to + plane), _mm512_extracti32x4_epi32(digits, 1));
     _mm_storeu_si128((__m128i *)(to + 2 * plane), _mm512_extracti32x4_epi32(digits, 2));
@@ -81,37 +78,57 @@ V_INLINE void patch_put(patch_item *to, int64_t plane, vf v, vf scale) {
 #endif
 }
 
+/* The same of the channels of a step. */
+V_INLINE void patch_put_step(patch_item *to, int64_t plane, const vf *v, vf scale) {
+#if V_SET == V_AVX512
+    /* [a b c -] of four vectors, then the a, the b and the c. */
+    __m512i abc[4];
+    V_UNROLL for (int i = 0; i < 4; i++) abc[i] = digits_apart(digits_whole(v[i], scale));
+    const __m512i ab01 = _mm512_shuffle_i32x4(abc[0], abc[1], 0x44), ab23 = _mm512_shuffle_i32x4(abc[2], abc[3], 0x44);
+    const __m512i cc01 = _mm512_shuffle_i32x4(abc[0], abc[1], 0xaa), cc23 = _mm512_shuffle_i32x4(abc[2], abc[3], 0xaa);
+    _mm512_storeu_si512(to, _mm512_shuffle_i32x4(ab01, ab23, 0x88));
+    _mm512_storeu_si512(to + plane, _mm512_shuffle_i32x4(ab01, ab23, 0xdd));
+    _mm512_storeu_si512(to + 2 * plane, _mm512_shuffle_i32x4(cc01, cc23, 0x88));
+#else
+    for (int64_t i = 0; i < PATCH_DEPTH; i += LANES)
+        patch_put(to + i, plane, v[i / LANES], scale);
+#endif
+}
+
 /* The largest of some values, and NaN where one is not finite. */
 static float digits_unit(float largest, float poison) {
     const float most = largest < digits_least ? digits_least : largest;
     return (most + poison) / digits_most;
 }
 
-/* Of an image, as the convolution reads it: from its norm, or from all its values. */
+/* Of an image, as the convolution reads it, from its norm or from all its values: for the largest difference of two of
+ * them, or of one and zero. */
 static float patch_unit(const df_call *call, int64_t image) {
     const int64_t c = call->channels, pixels = (int64_t)call->height * call->width;
-    vf most = v_set(0), poison = v_set(0);
+    vf least = v_set(0), most = v_set(0), poison = v_set(0);
     if (call->norm) {
         const float *norm = call->norm + image * DF_NORM_ROWS * c;
         for (int64_t i = 0; i < c; i += LANES) {
             const int64_t n = df_min(LANES, c - i);
             const vf low = v_load_n(norm + DF_NORM_LEAST * c + i, n), high = v_load_n(norm + DF_NORM_MOST * c + i, n);
-            most = v_max(most, call->silu ? high : v_max(high, -low));
+            most = v_max(most, high);
+            least = v_max(least, -low);
             poison = v_fma(low, v_set(0), v_fma(high, v_set(0), poison));
         }
         if (call->silu)
-            most = v_max(most, v_set(0.2785F)); /* SiLU's smallest value is -0.27846 */
+            least = v_set(0.2785F); /* SiLU's smallest value is -0.27846 */
     }
     for (int side = 0; side < 2 && !call->norm; side++) {
         const int64_t count = pixels * (side ? c - call->split : call->split);
         const value *in = (const value *)call->input[side] + image * count;
         for (int64_t i = 0; i < count; i += LANES) {
             const vf v = v_read_n(in + i, df_min(LANES, count - i));
-            most = v_max(most, -v_negative_abs(v));
+            most = v_max(most, v);
+            least = v_max(least, -v);
             poison = v_fma(v, v_set(0), poison);
         }
     }
-    return digits_unit(v_largest(most), v_sum(poison));
+    return digits_unit(v_largest(least) + v_largest(most), v_sum(poison));
 }
 
 /* Of the weights of one output. */
@@ -180,14 +197,14 @@ V_INLINE void run_end(const int tiles, run_sum *sums) {
 }
 #undef EACH_TILE
 
-/* 16 outputs of a pixel, but for what is added to them. */
-V_INLINE vf run_value(const run_sum *sums, vf units, vf unit) {
-    const vf base = v_set(256);
+/* 16 outputs of a row, in units of both and sums_unit. */
+V_INLINE vf run_value(const run_sum *sums) {
     vf v = v_set(0);
     V_UNROLL for (int d = 0; d < PLANES; d++) {
         vi sum;
         memcpy(&sum, sums + d * RUN * TILE_ROWS, sizeof sum);
-        v = v_fma(v, base, __builtin_convertvector(sum, vf));
+        const vf part = __builtin_convertvector(sum, vf);
+        v = d ? v_fma(v, v_set(256), part) : part;
     }
-    return v * (units * v_set(65536)) * unit;
+    return v;
 }

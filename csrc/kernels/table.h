@@ -21,7 +21,7 @@
 #if V_AMX
 #include "kernels/run_digits.h"
 
-#include "kernels/conv3x3.h"
+#include "kernels/conv_bands.h"
 #include "kernels/conv_digits.h"
 
 #include "kernels/attention_digits.h"
@@ -54,7 +54,7 @@ EITHER(any_conv, conv1x1, conv)
 static const df_kernel conv_step = ONE(any_conv), winograd_step = ONE(conv3x3);
 #elif V_AMX
 EITHER(any_conv, conv_digits, conv)
-EITHER(any_winograd, conv3x3, winograd)
+EITHER(any_winograd, conv_bands, winograd)
 static const df_kernel conv_step = ONE(any_conv), winograd_step = ONE(any_winograd);
 #else
 static const df_kernel conv_step = ONE(conv), winograd_step = ONE(winograd);

@@ -5,9 +5,9 @@
 /* A Winograd step in bf16 that is computed directly: only what it reads is rounded, to eight bits. */
 static const double direct_bound = 4e-3;
 
-/* One in digits, which with so many weights all are: 24 bits of the largest value. */
+/* One in digits, which with so many weights all are: 24 bits of the largest value, and what F(2, 3) makes of that. */
 enum { IN_DIGITS = 16384 };
-static const double digits_bound = 8e-8;
+static const double digits_bound = 3e-7;
 
 /* What rounding a result to bfloat16 changes, at most, relative to it. */
 static const double rounding = 1.01 / 256;
@@ -243,11 +243,11 @@ static void test_winograd(void) {
  * whose last vectors reach beyond a step. */
 static void test_digits(void) {
     static const int32_t deep[] = {64, 124, 130, 192}, made[] = {1, 16, 150};
-    static const int32_t area[][2] = {{1, 1}, {5, 7}, {4, 4}, {3, 16}, {2, 32}, {9, 48}, {8, 8}};
+    static const int32_t area[][2] = {{1, 1}, {5, 7}, {4, 4}, {3, 16}, {2, 32}, {9, 48}, {8, 8}, {6, 28}};
     int variant = 0;
     for (int i = 0; i < 4; i++)
         for (int j = 0; j < 3; j++)
-            for (int s = 0; s < 7; s++, variant++) {
+            for (int s = 0; s < 8; s++, variant++) {
                 if (left_out(variant))
                     continue;
                 df_call call = call_of(variant % 3 ? 3 : 1, deep[i], area[s][0], area[s][1]);
@@ -504,7 +504,8 @@ static void test_silu(void) {
     release(y);
 }
 
-/* SiLU as a convolution reads it, which only copies then: where it is computed directly, so nothing else is rounded. */
+/* SiLU as a convolution reads it, which only copies then: where it is computed directly or in digits, so little else is
+ * rounded. */
 static void test_silu_of_a_reader(void) {
     enum { C = 128, H = 20, W = 21, COUNT = C * H * W };
     const float most = precision == DF_BF16 ? 3e38F : 8; /* a whole number's error is relative to the largest */
@@ -542,7 +543,7 @@ static void test_silu_of_a_reader(void) {
             if (!(error <= worst))
                 worst = error, at = x[i];
         }
-        CHECK(worst <= (kernels->half ? 1.06 / 256 : 3e-7), "%s: silu(%g) is off by %g of it", kernels->name,
+        CHECK(worst <= (kernels->half ? 1.06 / 256 : 4.5e-7), "%s: silu(%g) is off by %g of it", kernels->name,
               (double)at, worst);
         release(packed);
     }
