@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import secrets
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -216,26 +217,53 @@ class Diffence(torch.nn.Module):
                 yield self._sample_window(placed[start : start + window], early, bar)
 
     def _sample_window(self, images: torch.Tensor, early: bool, bar: tqdm[Any]) -> Samples:
+        sampler = self.engine.sampler(self.T, self.k, self.mode)
+        reconstruct = partial(
+            self.engine.reconstruct_items, sampler, images, hashes=self.engine.hashes(self.key, images)
+        )
+        return (self._sample_early if early else self._sample_all)(images, reconstruct, bar)
+
+    def _sample_all(self, images: torch.Tensor, reconstruct: Any, bar: tqdm[Any]) -> Samples:
+        index = np.repeat(np.arange(len(images), dtype=np.int32), self.n)
+        draw = np.tile(np.arange(self.n, dtype=np.int32), len(images))
+
+        def pieces() -> Iterator[
+            torch.Tensor
+        ]:  # originals and draws together, so that the classifier's batches are full
+            yield images
+            for start in range(0, len(index), self.engine.batch):
+                end = min(start + self.engine.batch, len(index))
+                yield reconstruct(index[start:end], draw[start:end])
+                bar.update(end // self.n - start // self.n)
+
+        answers = [(logits, *self.engine.phi(logits, self.mode)) for logits in self._classify.stream(pieces())]
+        logits = torch.cat([answer[0] for answer in answers])
+        values, classes = (np.concatenate([answer[i] for answer in answers]) for i in (1, 2))
+        count, shape = len(images), (len(images), self.n)
+        return Samples(
+            logits[:count],
+            logits[count:].reshape(*shape, -1),
+            values[count:].reshape(shape),
+            classes[count:].reshape(shape),
+            classes[:count],
+            values[:count],
+        )
+
+    def _sample_early(self, images: torch.Tensor, reconstruct: Any, bar: tqdm[Any]) -> Samples:
         original = self._classify(images)
         phi_original, labels = self.engine.phi(original, self.mode)
-        scheduler = _core.Draws(self.n, labels, early=early, interval=self._interval() if early else None)
-        hashes = self.engine.hashes(self.key, images)
-        sampler = self.engine.sampler(self.T, self.k, self.mode)
+        scheduler = _core.Draws(self.n, labels, early=True, interval=self._interval())
         draws = original.new_zeros(len(images), self.n, original.shape[1])
         draw_phi = np.full((len(images), self.n), np.nan)
         predicted = np.full((len(images), self.n), -1, np.int32)
-        shown = 0.0
         while not scheduler.done:
             index, draw = scheduler.next(self.engine.batch)
-            logits = self._classify(self.engine.reconstruct_items(sampler, images, index, draw, hashes=hashes))
+            logits = self._classify(reconstruct(index, draw))
             values, classes = self.engine.phi(logits, self.mode)
             scheduler.submit(index, draw, values, classes)
             draw_phi[index, draw], predicted[index, draw] = values, classes
             draws[torch.from_numpy(index).long(), torch.from_numpy(draw).long()] = logits
-            step = len(index) / self.n if not early else 0.0
-            bar.update(int(shown + step) - int(shown))
-            shown += step
-        bar.update(len(images) - int(shown))
+        bar.update(len(images))
         return Samples(original, draws, draw_phi, predicted, labels, phi_original)
 
     # ------------------------------------------------------------------ samples -> answers

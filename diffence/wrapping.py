@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -105,14 +105,20 @@ class Classify:
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (B, classes) of images (B, C, H, W) in [0, 1], on the classifier's device and in its dtype."""
-        answers = []
-        for start in range(0, len(images), self.batch):
-            part = images[start : start + self.batch]
-            missing = self.batch - len(part)
-            if missing:
-                part = torch.cat([part, part.new_zeros(missing, *part.shape[1:])])
-            answers.append(self._ask(part)[: self.batch - missing])
-        return torch.cat(answers)
+        return torch.cat(list(self.stream([images])))
+
+    def stream(self, pieces: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+        """The same of the images of all pieces, one batch after the other: only the very last one is filled up."""
+        rest = None
+        for piece in pieces:
+            images = piece if rest is None else torch.cat([rest, piece])
+            full = len(images) - len(images) % self.batch
+            for start in range(0, full, self.batch):
+                yield self._ask(images[start : start + self.batch])
+            rest = images[full:]
+        if rest is not None and len(rest):
+            missing = self.batch - len(rest)
+            yield self._ask(torch.cat([rest, rest.new_zeros(missing, *rest.shape[1:])]))[: len(rest)]
 
 
 def _normalisation(mean: NormStat, std: NormStat, channels: int) -> tuple[torch.Tensor | None, torch.Tensor | None]:

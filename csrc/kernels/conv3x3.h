@@ -1,6 +1,6 @@
-/* Convolution 3x3 at stride 1, directly, where tiles multiply so fast that Winograd's transformations would take longer than
- * they save. What it reads (a norm, SiLU, an upsampled value, both sides of a concatenation) is computed once, into a patch,
- * as the tiles multiply it: run_terms.h or run_digits.h.
+/* Convolution 3x3 of bfloat16 at stride 1, directly, for tiles multiply so fast that Winograd's transformations would take
+ * longer than they save. What it reads (a norm, SiLU, an upsampled value, both sides of a concatenation) is computed once,
+ * into a patch, as the tiles multiply it (run_terms.h).
  *
  * Images lie in the patch as lines: one of zeros, then the image's, each of them a pixel of zeros and then the line's
  * pixels. So the zeros below an image are those above the next, those to the right of a line begin the next one, and a tap
@@ -29,14 +29,14 @@ static int64_t conv3x3_steps(const df_call *call) {
     return df_blocks(call->channels, PATCH_DEPTH);
 }
 
-/* Items of a pixel: of a plane, with room for the second input's last vector; and of all, an odd number of cache lines, so
- * that neighbours do not share their sets. */
-static int64_t conv3x3_plane(const df_call *call) {
+/* Items of a pixel, with room for the second input's last vector; and to the next, an odd number of cache lines, so that
+ * neighbours do not share their sets. */
+static int64_t conv3x3_pixel(const df_call *call) {
     return df_round_up(call->split + df_round_up(call->channels - call->split, LANES), PATCH_DEPTH);
 }
 static int64_t conv3x3_pitch(const df_call *call) {
     const int64_t line = 64 / (int64_t)sizeof(patch_item);
-    return (PLANES * conv3x3_plane(call) / line | 1) * line;
+    return (conv3x3_pixel(call) / line | 1) * line;
 }
 
 static int64_t conv3x3_of_image(const df_call *call) { /* lines */
@@ -67,22 +67,13 @@ static int64_t conv3x3_most(const df_call *call) {
     return fit < 1 ? 1 : fit < of_image ? fit : fit / of_image * of_image;
 }
 
-/* Items of a patch: with the lines above and below, and what the last tile reads beyond the end. Behind them, the units of
- * the images that it has lines of. */
+/* Items of a patch: with the lines above and below, and what the last tile reads beyond the end. */
 static int64_t conv3x3_patch_items(const df_call *call) {
     return ((conv3x3_most(call) + 2) * conv3x3_across(call) + 1 + TILE_ROWS) * conv3x3_pitch(call);
 }
-static int64_t conv3x3_patch_apart(const df_call *call) {
-    const int64_t images = df_blocks(conv3x3_most(call) + 2, conv3x3_of_image(call)) + 1;
-    const int64_t bytes = UNITS * df_round_up(images * (int64_t)sizeof(float), 64);
-    return conv3x3_patch_items(call) + bytes / (int64_t)sizeof(patch_item);
-}
-static float *conv3x3_units(const df_call *call, patch_item *patch) {
-    return (float *)(void *)(patch + conv3x3_patch_items(call));
-}
 
 static size_t conv3x3_scratch_bytes(const df_call *call) {
-    return sizeof(conv3x3_scratch) + (size_t)(2 * conv3x3_patch_apart(call)) * sizeof(patch_item);
+    return sizeof(conv3x3_scratch) + (size_t)(2 * conv3x3_patch_items(call)) * sizeof(patch_item);
 }
 
 /* Equal blocks of lines, one for each thread unless they become small; then threads share the columns. */
@@ -95,10 +86,9 @@ static int64_t conv3x3_tasks(df_call *call) {
 
 /* ---------------------------------------------------------------- weights */
 
-/* Items of the weights for 16 outputs, with their units. */
+/* Items of the weights for 16 outputs. */
 static int64_t conv3x3_columns(const df_call *call) {
-    const int64_t units = UNITS * TILE_ROWS * (int64_t)(sizeof(float) / sizeof(patch_item));
-    return conv3x3_steps(call) * TAPS * TAP_ITEMS + units;
+    return conv3x3_steps(call) * TAPS * TAP_ITEMS;
 }
 
 static int64_t conv3x3_packed(const df_call *call) {
@@ -112,14 +102,10 @@ static void conv3x3_pack(const df_call *call, const float *weight, float *packed
     memset(packed, 0, (size_t)conv3x3_packed(call) * sizeof *packed);
     for (int64_t k = 0; k < call->out_channels; k++, weight += c * TAPS) {
         patch_item *to = (patch_item *)packed + k / TILE_ROWS * conv3x3_columns(call);
-        const float unit = column_unit(weight, c * TAPS);
         for (int64_t i = 0; i < c; i++)
             for (int64_t tap = 0; tap < TAPS; tap++)
                 column_put(to + (i / PATCH_DEPTH * TAPS + tap) * TAP_ITEMS, i % PATCH_DEPTH, k % TILE_ROWS,
-                           weight[i * TAPS + tap], unit);
-        if (UNITS)
-            memcpy(to + conv3x3_steps(call) * TAPS * TAP_ITEMS + k % TILE_ROWS * (int64_t)sizeof unit, &unit,
-                   sizeof unit);
+                           weight[i * TAPS + tap]);
     }
 }
 
@@ -136,7 +122,6 @@ typedef struct conv3x3_reader {
     const value *from;           /* the line in that input */
     const float *norm;           /* of its channels, or NULL */
     patch_item *line, *to;       /* the line, with the zeros before it; the first pixel's channels of that input */
-    float *unit, scale;          /* of the image, and the inverse, once there are any */
 } conv3x3_reader;
 
 static void conv3x3_turn(conv3x3_reader *r) { /* to an input */
@@ -165,8 +150,6 @@ static void conv3x3_pass_line(conv3x3_reader *r) {
     if (++r->y == call->out_height) {
         r->y = -1;
         r->image++;
-        r->unit++;
-        r->scale = 0;
     }
 }
 
@@ -182,10 +165,6 @@ static void conv3x3_begin_line(conv3x3_reader *r) {
         const bool zeros = r->y < 0 || r->image < 0 || r->image >= call->images;
         conv3x3_clear(r->line, zeros ? conv3x3_across(call) * pitch : pitch);
         if (!zeros) {
-            if (UNITS && r->scale == 0) {
-                *r->unit = patch_unit(call, r->image);
-                r->scale = 1 / *r->unit;
-            }
             conv3x3_begin_pixels(r, 0);
             return;
         }
@@ -195,14 +174,14 @@ static void conv3x3_begin_line(conv3x3_reader *r) {
 
 static void conv3x3_next_pixels(conv3x3_reader *r) {
     const df_call *call = r->call;
-    const int64_t c = call->channels, plane = conv3x3_plane(call);
+    const int64_t c = call->channels, filled = conv3x3_pixel(call) - c;
     if (!r->second && call->split < c) {
         r->second = true;
         conv3x3_turn(r);
         return;
     }
-    for (int64_t i = 0; i < r->pixels * PLANES && c < plane; i++)
-        conv3x3_clear(r->line + (1 + r->x + i / PLANES) * conv3x3_pitch(call) + i % PLANES * plane + c, plane - c);
+    for (int64_t i = 0; i < r->pixels && filled; i++)
+        conv3x3_clear(r->line + (1 + r->x + i) * conv3x3_pitch(call) + c, filled);
     if (r->x + r->pixels < call->out_width) {
         conv3x3_begin_pixels(r, r->x + r->pixels);
     } else {
@@ -222,8 +201,7 @@ static conv3x3_reader conv3x3_begin(const df_call *call, int64_t first, int64_t 
                         .most = 1,
                         .image = above / of_image - 1,
                         .y = above % of_image - 1,
-                        .line = patch,
-                        .unit = conv3x3_units(call, patch)};
+                        .line = patch};
     while (r.most < width && (lines + 2) * df_blocks(width, r.most) * vectors > taps)
         r.most++;
     conv3x3_begin_line(&r);
@@ -234,24 +212,22 @@ static conv3x3_reader conv3x3_begin(const df_call *call, int64_t first, int64_t 
  * overwritten later. */
 V_INLINE void conv3x3_read_as(conv3x3_reader *r, const bool with_norm, const bool with_silu) {
     const int64_t n = df_min(LANES, r->count - r->at), pitch = conv3x3_pitch(r->call), c = r->call->channels;
-    const int64_t x = r->x, up = r->call->upsample, count = r->count, plane = conv3x3_plane(r->call);
+    const int64_t x = r->x, up = r->call->upsample, count = r->count;
     const value *from = r->from + r->at;
     patch_item *to = r->to + r->at;
-    const vf scale = v_set(r->scale);
-    vf mean = v_set(0), factor = v_set(0), shift = v_set(0);
-    if (with_norm) {
+    vf factor = v_set(0), offset = v_set(0);
+    if (with_norm) { /* the mean taken out later: that costs less than a term's rounding */
         const float *norm = r->norm + r->at;
-        mean = v_load_n(norm + DF_NORM_MEAN * c, n);
         factor = v_load_n(norm + DF_NORM_FACTOR * c, n);
-        shift = v_load_n(norm + DF_NORM_SHIFT * c, n);
+        offset = v_fma(-v_load_n(norm + DF_NORM_MEAN * c, n), factor, v_load_n(norm + DF_NORM_SHIFT * c, n));
     }
     for (int64_t i = 0; i < r->pixels; i++, to += pitch) {
         const value *at = from + ((x + i) >> up) * count;
         vf v = v_read_n(at, n);
         __builtin_prefetch(at + READ_AHEAD, 0, 2);
         if (with_norm)
-            v = patch_normed(v, mean, factor, shift);
-        patch_put(to, plane, with_silu ? patch_silu(v) : v, scale);
+            v = v_fma(v, factor, offset);
+        v_store_terms(to, with_silu ? silu_to_term(v) : v);
     }
     r->at += LANES;
     if (r->at >= count)
@@ -282,15 +258,7 @@ typedef struct conv3x3_pixels {
     int64_t image, x, count; /* what is left; x of the next, or something less than 0 where there are no zeros */
     int64_t out, at;         /* channel; offset in the output of the next that is no zero */
     const run_sum *sums;     /* of the next */
-    float unit;              /* of the image */
 } conv3x3_pixels;
-
-/* Of 16 outputs. */
-V_INLINE vf conv3x3_units_of(const df_call *call, int64_t out) {
-    const int64_t columns = conv3x3_columns(call);
-    const patch_item *end = (const patch_item *)call->weight + (out / TILE_ROWS + 1) * columns;
-    return UNITS ? v_load((const float *)(const void *)end - TILE_ROWS) : v_set(1);
-}
 
 /* The next `count` of them: from sums to outputs. */
 V_INLINE void conv3x3_finish_as(const df_call *call, conv3x3_pixels *p, const float *add, int64_t count,
@@ -298,7 +266,7 @@ V_INLINE void conv3x3_finish_as(const df_call *call, conv3x3_pixels *p, const fl
     const int64_t k = call->out_channels, n = df_min(LANES, k - p->out), width = call->out_width;
     const value *residual = call->residual;
     value *output = call->output;
-    const vf more = v_load(add), unit = v_set(p->unit), units = conv3x3_units_of(call, p->out);
+    const vf more = v_load(add);
     const run_sum *sums = p->sums, *end = sums + df_min(count, p->count) * TILE_ROWS;
     int64_t x = p->x, at = p->at;
     p->count -= count;
@@ -307,7 +275,7 @@ V_INLINE void conv3x3_finish_as(const df_call *call, conv3x3_pixels *p, const fl
             x = -1;
             continue;
         }
-        vf v = run_value(sums, units, unit) + more;
+        vf v = run_value(sums) + more;
         if (with_residual)
             v += v_read_n(residual + at, n);
         v_write_n(output + at, v, n);
@@ -368,7 +336,7 @@ typedef struct conv3x3_aside {
  * share of the pixels stays near. */
 V_INLINE void conv3x3_sums(const df_call *call, const int tiles, const int64_t taps[TAPS], const patch_item *a,
                            const int64_t at[RUN_TILES], const conv3x3_pixels *now, conv3x3_aside *aside) {
-    const int64_t pitch = conv3x3_pitch(call), plane = conv3x3_plane(call), steps = conv3x3_steps(call);
+    const int64_t pitch = conv3x3_pitch(call), steps = conv3x3_steps(call);
     const int64_t share = df_blocks(RUN, steps * TAPS); /* so they are done with the sums before new ones are stored */
     const patch_item *b = (const patch_item *)call->weight + now->out / TILE_ROWS * conv3x3_columns(call);
     conv3x3_scratch *s = aside->s;
@@ -380,12 +348,12 @@ V_INLINE void conv3x3_sums(const df_call *call, const int tiles, const int64_t t
     for (int64_t step = 0; step < steps; step++, a += PATCH_DEPTH) {
         V_ROLLED for (int64_t tap = 0; tap < TAPS; tap++, b += TAP_ITEMS) {
             const patch_item *row = a + taps[tap];
-            run_first(tiles, row, at, pitch, plane, b);
+            run_first(tiles, row, at, pitch, b);
             conv3x3_finish(call, &aside->before, s->add, share);
             conv3x3_fetch(call, &soon, share);
             for (int64_t i = 0; i < aside->lines; i++, aside->soon += 64)
                 __builtin_prefetch(aside->soon, 0, 2);
-            run_second(tiles, row, at, pitch, plane, b);
+            run_second(tiles, row, at, pitch);
             conv3x3_read(&aside->next);
             /* The way from tiles to memory falls asleep after some 1500 cycles and takes 1000 to wake up (Xeon, 2026). */
             if (tap % AWAKE == AWAKE - 1)
@@ -400,7 +368,7 @@ V_INLINE void conv3x3_sums(const df_call *call, const int tiles, const int64_t t
 
 /* Lines y..y+lines-1 of an image, whose line above begins the patch, for 16 outputs. */
 static void conv3x3_multiply(const df_call *call, int64_t image, int64_t y, int64_t lines, int64_t out,
-                             const patch_item *patch, float unit, conv3x3_aside *aside) {
+                             const patch_item *patch, conv3x3_aside *aside) {
     const int64_t pitch = conv3x3_pitch(call), across = conv3x3_across(call);
     const int64_t k = call->out_channels, width = call->out_width;
     const bool full = conv3x3_full(call);
@@ -420,8 +388,7 @@ static void conv3x3_multiply(const df_call *call, int64_t image, int64_t y, int6
                                    .count = df_min(RUN, pixels - first),
                                    .out = out,
                                    .at = before * k + out,
-                                   .sums = aside->s->sums,
-                                   .unit = unit};
+                                   .sums = aside->s->sums};
         /* clang-format off */
 #define RUN_OF(n) case n: conv3x3_sums(call, n, taps, patch, tiles, &at, aside); break;
         switch (df_blocks(at.count, TILE_ROWS)) {
@@ -438,8 +405,6 @@ static void conv3x3_multiply(const df_call *call, int64_t image, int64_t y, int6
 static void conv3x3_lines_of(const df_call *call, int64_t first, int64_t lines, int64_t begin, int64_t end,
                              patch_item *patch, conv3x3_aside *aside) {
     const int64_t of_image = conv3x3_of_image(call), apart = conv3x3_across(call) * conv3x3_pitch(call);
-    const float *units = conv3x3_units(call, patch);
-    const int64_t above = (first - 1 + of_image) / of_image - 1; /* the image of the patch's first line */
     const int64_t taps = conv3x3_taps(call, lines);
     const int64_t columns = conv3x3_columns(call);
     aside->lines = df_blocks(columns * (int64_t)sizeof(patch_item) / 64, taps);
@@ -449,8 +414,7 @@ static void conv3x3_lines_of(const df_call *call, int64_t first, int64_t lines, 
         for (int64_t line = first; line < first + lines;) {
             const int64_t y = line % of_image - 1, rest = df_min(of_image - 1 - y, first + lines - line);
             if (y >= 0)
-                conv3x3_multiply(call, line / of_image, y, rest, out, patch + (line - first) * apart,
-                                 UNITS ? units[line / of_image - above] : 1, aside);
+                conv3x3_multiply(call, line / of_image, y, rest, out, patch + (line - first) * apart, aside);
             line += y < 0 ? 1 : rest;
         }
     }
@@ -461,7 +425,7 @@ static void conv3x3_run(const df_call *call, int64_t task, void *scratch) {
     const int64_t parts = df_blocks(call->out_channels, call->columns), most = conv3x3_most(call);
     const int64_t begin = task % parts * call->columns, end = df_min(begin + call->columns, call->out_channels);
     const int64_t first = task / parts * call->block, last = df_min(first + call->block, conv3x3_lines(call));
-    patch_item *patch = s->patches, *other = patch + conv3x3_patch_apart(call);
+    patch_item *patch = s->patches, *other = patch + conv3x3_patch_items(call);
     conv3x3_aside aside = {.s = s, .next = conv3x3_begin(call, first, df_min(most, last - first), 0, patch)};
     tiles_open();
     for (int64_t line = first, lines; line < last; line += lines) {

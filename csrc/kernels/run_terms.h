@@ -1,12 +1,10 @@
-/* What conv3x3.h multiplies where values are bfloat16: these, as they are. (Where they are floats: run_digits.h.) */
+/* What conv3x3.h multiplies: bfloat16, as it is. */
 
 typedef term patch_item;
 typedef float run_sum;
 
 enum {
     PATCH_DEPTH = TILE_DEPTH, /* channels of a step */
-    PLANES = 1,               /* items of a value */
-    UNITS = 0,                /* whether images and outputs have units of their own */
     RUN_TILES = 6,            /* of sums at a time: one of pixels and one of weights are left */
     RUN = RUN_TILES * TILE_ROWS,
     RUN_SUMS = RUN * TILE_ROWS,
@@ -16,32 +14,8 @@ enum {
 };
 #define EACH_RUN(of) of(1) of(2) of(3) of(4) of(5) of(6)
 
-V_INLINE vf patch_silu(vf x) {
-    return silu_to_term(x);
-}
-
-/* Taking the mean out later costs less than a term's rounding. */
-V_INLINE vf patch_normed(vf x, vf mean, vf factor, vf shift) {
-    return v_fma(x, factor, v_fma(-mean, factor, shift));
-}
-
-V_INLINE void patch_put(patch_item *to, int64_t plane, vf v, vf scale) {
-    (void)plane, (void)scale;
-    v_store_terms(to, v);
-}
-
-static float patch_unit(const df_call *call, int64_t image) {
-    (void)call, (void)image;
-    return 1;
-}
-
-static float column_unit(const float *weights, int64_t count) {
-    (void)weights, (void)count;
-    return 1;
-}
-
-static void column_put(patch_item *tap, int64_t i, int64_t k, float weight, float unit) {
-    (void)unit;
+/* Channel i of a step, of output k. */
+static void column_put(patch_item *tap, int64_t i, int64_t k, float weight) {
     tap[(i / PAIR * TILE_ROWS + k) * PAIR + i % PAIR] = to_term(weight);
 }
 
@@ -60,21 +34,15 @@ V_INLINE void run_begin(const int tiles) {
         tile_load(6, a + at[t], pitch * (int64_t)sizeof *a);                                                           \
         tile_dot(t, 6, 7);                                                                                             \
     }
-V_INLINE void run_first(const int tiles, const patch_item *a, const int64_t at[RUN_TILES], int64_t pitch, int64_t plane,
+V_INLINE void run_first(const int tiles, const patch_item *a, const int64_t at[RUN_TILES], int64_t pitch,
                         const patch_item *b) {
-    (void)plane;
     tile_load(7, b, ROWS_APART);
     DOT(0)
     DOT(1)
     DOT(2)
 }
-V_INLINE void run_second(const int tiles, const patch_item *a, const int64_t at[RUN_TILES], int64_t pitch,
-                         int64_t plane, const patch_item *b) {
-    (void)plane, (void)b;
-    DOT(3)
-    DOT(4)
-    DOT(5)
-}
+V_INLINE void run_second(const int tiles, const patch_item *a, const int64_t at[RUN_TILES],
+                         int64_t pitch){DOT(3) DOT(4) DOT(5)}
 #undef DOT
 
 V_INLINE void run_end(const int tiles, run_sum *sums) {
@@ -87,7 +55,6 @@ V_INLINE void run_end(const int tiles, run_sum *sums) {
 #undef EACH_TILE
 
 /* 16 outputs of a pixel, but for what is added to them. */
-V_INLINE vf run_value(const run_sum *sums, vf units, vf unit) {
-    (void)units, (void)unit;
+V_INLINE vf run_value(const run_sum *sums) {
     return v_load(sums);
 }
