@@ -148,7 +148,8 @@ def build_diffence(engine: Engine, case: Case) -> dict[str, Measure]:
         from harness.fencing import MEAN, STD
 
         options |= {"mean": MEAN, "std": STD}
-    full = Diffence(case.classifier(), ours, **options)
+    # The classifier is PyTorch's behind every fence, and so it is tuned as that of the fastest one.
+    full = Diffence(_compiled(case.classifier()), ours, **options)
     early = full.variant(draws="early")
     images = case.images[: task.images]
     if not torch.equal(full(images), early(images)):
@@ -166,6 +167,15 @@ def build_diffence(engine: Engine, case: Case) -> dict[str, Measure]:
         }
         measures["early"] = Measure(lambda: early(many), len(many), error, facts=facts | shown)
     return measures
+
+
+def _compiled(model: Any, mode: str | None = None) -> Any:
+    import torch
+    import torch._inductor.config
+
+    torch._inductor.config.freezing = True
+    torch._dynamo.config.cache_size_limit = 32
+    return torch.compile(model.requires_grad_(False), mode=mode, dynamic=False)
 
 
 def build_torch(engine: Engine, case: Case) -> dict[str, Measure]:
@@ -186,11 +196,7 @@ def build_torch(engine: Engine, case: Case) -> dict[str, Measure]:
         mode = options.get("compile")
         if mode is None:
             return model
-        import torch._inductor.config
-
-        torch._inductor.config.freezing = True
-        torch._dynamo.config.cache_size_limit = 32
-        return torch.compile(model, mode=None if mode == "default" else mode, dynamic=False)
+        return _compiled(model, None if mode == "default" else mode)
 
     model = diffence.unets.load(case.folder / "network.safetensors")
     plain = DDPMUNet(model.config)
