@@ -486,6 +486,25 @@ class Returns(nn.Module):
         return self.function(images)
 
 
+def test_the_classifier_is_asked_in_full_batches(
+    diffusion: DDPMUNet, classifier: nn.Module, images: torch.Tensor
+) -> None:
+    asked = []
+
+    def answer(batch: torch.Tensor) -> torch.Tensor:
+        asked.append(len(batch))
+        return classifier(batch)
+
+    fence = Diffence(Returns(answer), diffusion, n=6, T=60, key=7, scenario=3, batch=5)
+    asked.clear()
+    samples = fence.sample(images[:7])
+    assert asked == [16] * 4  # 7 originals and 42 draws, engine batches of 5
+    assert torch.equal(samples.original, fence.classify(images[:7]))
+    assert np.array_equal(samples.labels, samples.original.argmax(1).numpy())
+    alone = [fence.sample(images[i : i + 1]) for i in range(7)]
+    assert torch.equal(samples.draws, Samples.concatenate(alone).draws)
+
+
 @pytest.mark.parametrize(
     ("classifier", "message"),
     [

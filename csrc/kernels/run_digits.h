@@ -1,9 +1,9 @@
-/* What conv3x3.h multiplies where values are floats: whole numbers of three digits of eight bits, which AMX multiplies
- * exactly, and twice as many at once as bfloat16. (Ootomo, Ozaki and Yokota, 2024, "DGEMM on integer matrix multiplication
- * unit", do the same for doubles.)
+/* What conv_bands.h, conv_digits.h and attention_digits.h multiply: whole numbers of three digits of eight bits, which AMX
+ * multiplies exactly, and twice as many at once as bfloat16. (Ootomo, Ozaki and Yokota, 2024, "DGEMM on integer matrix
+ * multiplication unit", do the same for doubles.)
  *
- * Each image has a unit, such that all it reads are less than 2^23 of them, and so have the weights of each output. Digits are
- * -128..127, a value is 2^16 a + 2^8 b + c. Of the nine products six count:
+ * Rows of the one side have a unit, an image's or their own, such that all their values are less than 2^23 of it, and so have
+ * the weights of each output. Digits are -128..127, a value is 2^16 a + 2^8 b + c. Of the nine products six count:
  *
  *     2^32 aa' + 2^24 (ab' + ba') + 2^16 (ac' + bb' + ca'),
  *
