@@ -260,19 +260,18 @@ static band_reader band_patch(const df_call *call, const band_shape *of, int64_t
     return r;
 }
 
-/* For each vector of a step. What depends on each other is apart, for the processor looks ahead by some hundred
- * instructions only. */
+/* For each vector of a step. */
 #define EACH V_UNROLL for (int v = 0; v < STEP_VECTORS; v++)
 
 /* A step of a line, as the convolution reads it. */
 V_INLINE void band_read_line(const band_reader *r, const value *line, vf *d, const bool with_norm,
                              const bool with_silu) {
-    const int64_t c = r->call->channels, rest = r->count - r->at;
-    const value *at = line + (r->x >> r->call->upsample) * r->count + r->at;
-    const float *norm = r->norm + r->at;
     EACH d[v] = v_set(0);
     if (!line)
         return;
+    const int64_t c = r->call->channels, rest = r->count - r->at;
+    const value *at = line + (r->x >> r->call->upsample) * r->count + r->at;
+    const float *norm = with_norm ? r->norm + r->at : NULL;
     if (rest >= PATCH_DEPTH) {
         EACH d[v] = v_read(at + v * LANES);
         EACH __builtin_prefetch(at + READ_AHEAD + v * LANES, 0, 2);
