@@ -63,10 +63,8 @@ static size_t digit_attention_bytes(const df_call *call) {
 static float digit_attention_row(const float *from, int64_t count, int64_t plane, patch_item *to) {
     const row_part part = {from, count};
     const float unit = row_unit(&part, 1);
-    const vf scale = v_set(1 / unit);
-    int64_t i = 0;
-    for (; i < count; i += LANES)
-        patch_put(to + i, plane, v_load_n(from + i, df_min(LANES, count - i)), scale);
+    const int64_t i = df_round_up(count, LANES);
+    patch_put_row(to, plane, from, count, v_set(1 / unit));
     for (int64_t digit = 0; digit < PLANES && i < plane; digit++)
         memset(to + digit * plane + i, 0, (size_t)(plane - i));
     return unit;
@@ -189,7 +187,15 @@ static float digit_attention_softmax(float *scores, float scale, patch_item *to,
     for (int64_t j = 0; j < end; j += LANES)
         largest = v_max(largest, v_load(scores + j));
     const vf most = v_set(v_largest(largest)), factor = v_set(scale);
-    for (int64_t j = 0; j < end; j += LANES) {
+    int64_t j = 0;
+    for (; j + PATCH_DEPTH <= end; j += PATCH_DEPTH) {
+        vf step[PATCH_DEPTH / LANES];
+        V_UNROLL for (int v = 0; v < PATCH_DEPTH / LANES; v++) step[v] =
+            exp_negative_in_sum((v_load(scores + j + v * LANES) - most) * factor);
+        patch_put_step(to + j, plane, step, v_set(digits_most));
+        V_UNROLL for (int v = 0; v < PATCH_DEPTH / LANES; v++) sum += step[v];
+    }
+    for (; j < end; j += LANES) {
         const vf e = exp_negative_in_sum((v_load(scores + j) - most) * factor);
         patch_put(to + j, plane, e, v_set(digits_most));
         sum += e;

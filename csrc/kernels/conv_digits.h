@@ -123,9 +123,7 @@ static float digit_row(const df_call *call, int64_t row, patch_item *to) {
     const int64_t plane = digit_plane(call);
     int64_t at = 0;
     for (const row_part *p = part; p < part + parts; at += p->count, p++)
-        for (int64_t i = 0; i < p->count; i += LANES)
-            patch_put(to + at + i, plane, p->from ? v_read_n(p->from + i, df_min(LANES, p->count - i)) : v_set(0),
-                      scale);
+        patch_put_row(to + at, plane, p->from, p->count, scale);
     return unit;
 }
 

@@ -95,6 +95,18 @@ V_INLINE void patch_put_step(patch_item *to, int64_t plane, const vf *v, vf scal
 #endif
 }
 
+/* The same of a row of values, or of zeros. What the last vector stores beyond them are zeros. */
+static void patch_put_row(patch_item *to, int64_t plane, const float *from, int64_t count, vf scale) {
+    int64_t i = 0;
+    for (; from && i + PATCH_DEPTH <= count; i += PATCH_DEPTH) {
+        vf step[PATCH_DEPTH / LANES];
+        V_UNROLL for (int v = 0; v < PATCH_DEPTH / LANES; v++) step[v] = v_load(from + i + v * LANES);
+        patch_put_step(to + i, plane, step, scale);
+    }
+    for (; i < count; i += LANES)
+        patch_put(to + i, plane, from ? v_load_n(from + i, df_min(LANES, count - i)) : v_set(0), scale);
+}
+
 /* The largest of some values, and NaN where one is not finite. */
 static float digits_unit(float largest, float poison) {
     const float most = largest < digits_least ? digits_least : largest;
