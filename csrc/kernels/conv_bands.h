@@ -276,20 +276,20 @@ V_INLINE void band_read_line(const band_reader *r, const value *line, vf *d, con
         EACH d[v] = v_read(at + v * LANES);
         EACH __builtin_prefetch(at + READ_AHEAD + v * LANES, 0, 2);
         if (with_norm)
-            EACH d[v] = patch_normed(d[v], v_load(norm + DF_NORM_MEAN * c + v * LANES),
-                                     v_load(norm + DF_NORM_FACTOR * c + v * LANES),
-                                     v_load(norm + DF_NORM_SHIFT * c + v * LANES));
+            EACH d[v] =
+                v_fma(d[v] - v_load(norm + DF_NORM_MEAN * c + v * LANES), v_load(norm + DF_NORM_FACTOR * c + v * LANES),
+                      v_load(norm + DF_NORM_SHIFT * c + v * LANES));
     } else {
         for (int64_t i = 0, n; (n = df_min(LANES, rest - i)) > 0; i += LANES) {
             const vf x = v_read_n(at + i, n);
-            d[i / LANES] = with_norm ? patch_normed(x, v_load_n(norm + DF_NORM_MEAN * c + i, n),
-                                                    v_load_n(norm + DF_NORM_FACTOR * c + i, n),
-                                                    v_load_n(norm + DF_NORM_SHIFT * c + i, n))
-                                     : x;
+            d[i / LANES] =
+                with_norm ? v_fma(x - v_load_n(norm + DF_NORM_MEAN * c + i, n),
+                                  v_load_n(norm + DF_NORM_FACTOR * c + i, n), v_load_n(norm + DF_NORM_SHIFT * c + i, n))
+                          : x;
         }
     }
     if (with_silu)
-        patch_silu(d);
+        silu_to_digits(d, STEP_VECTORS);
 }
 
 /* The next step of a pixel. What is stored beyond an input's channels are zeros, or overwritten later. */

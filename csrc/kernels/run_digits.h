@@ -32,14 +32,6 @@ static const float digits_most = 8355000.0F;
 static const float sums_unit = 65536;     /* of the last of three sums */
 static const float digits_least = 1e-30F; /* whose unit and its inverse are still normal numbers */
 
-V_INLINE void patch_silu(vf *step) {
-    silu_to_digits(step, PATCH_DEPTH / LANES);
-}
-
-V_INLINE vf patch_normed(vf x, vf mean, vf factor, vf shift) {
-    return v_fma(x - mean, factor, shift);
-}
-
 /* v * scale + DIGITS_MIDDLE, rounded. */
 V_INLINE vu digits_whole(vf v, vf scale) {
     const vf sum = v_fma(v, scale, v_set((float)DIGITS_MIDDLE));
