@@ -149,8 +149,8 @@ def test_program_holds_every_tensor_once() -> None:
 
 @pytest.mark.parametrize("name", ["CIFAR-10", *ODD])
 def test_core_is_as_near_to_float64_as_torch(name: str, isa: str) -> None:
-    """Error of the core against float64: as promised, and at most three times that of torch in float32 (by its most
-    exact convolutions, those of AVX-512 in NCHW: 2.5; in channels_last it is as far off as the core)."""
+    """Error of the core against float64: as promised, and at most three times that of torch in float32, five with AMX (by
+    its most exact convolutions, those of AVX-512 in NCHW: 2.5 and 4.3; in channels_last it is as far off as the core)."""
     config = {"CIFAR-10": CIFAR10, **ODD}[name]
     x, t, torch32, torch64 = reference(name)
     made = load(randomise(DDPMUNet(config))).program
@@ -159,8 +159,9 @@ def test_core_is_as_near_to_float64_as_torch(name: str, isa: str) -> None:
     eps = _core.Engine(model, batch=2, threads=2).predict(x, t)
     ours, theirs = np.abs(eps - torch64), np.abs(torch32 - torch64)
     assert np.linalg.norm(ours) <= 5e-6 * np.linalg.norm(torch64)
-    assert np.mean(ours**2) <= 3**2 * np.mean(theirs**2)
-    assert ours.max() <= 3 * theirs.max()
+    times = 5 if isa == "amx" else 3
+    assert np.mean(ours**2) <= times**2 * np.mean(theirs**2)
+    assert ours.max() <= times * theirs.max()
 
 
 @pytest.mark.parametrize("bf16_isa", [isa for isa, runs in _core.isas("bf16").items() if runs])
