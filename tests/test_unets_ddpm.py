@@ -149,8 +149,10 @@ def test_program_holds_every_tensor_once() -> None:
 
 @pytest.mark.parametrize("name", ["CIFAR-10", *ODD])
 def test_core_is_as_near_to_float64_as_torch(name: str, isa: str) -> None:
-    """Error of the core against float64: as promised, and at most three times that of torch in float32, five with AMX (by
-    its most exact convolutions, those of AVX-512 in NCHW: 2.5 and 4.3; in channels_last it is as far off as the core)."""
+    """Error of the core against float64: as promised, and at most three times that of torch in float32, five with AMX.
+
+    (By torch's most exact convolutions, those of AVX-512 in NCHW: 2.5 and 4.3; in channels_last it is as far off.)
+    """
     config = {"CIFAR-10": CIFAR10, **ODD}[name]
     x, t, torch32, torch64 = reference(name)
     made = load(randomise(DDPMUNet(config))).program
