@@ -59,12 +59,7 @@ static int32_t set_count(void) {
     return df_isa_count() + WIDE;
 }
 
-/* An emulator is slow: there ONLY names the one set to test, and most of the small cases are left out. */
-static bool left_out(int variant) {
-    return getenv("ONLY") && variant % 6;
-}
-
-/* NULL where the processor cannot run it, or where only another one is asked for. */
+/* NULL where the processor cannot run it, or where ONLY names another one. */
 static const df_kernels *set_at(int32_t index) {
     int32_t avx2 = -1;
     const char *only = getenv("ONLY");
