@@ -505,6 +505,22 @@ def test_the_classifier_is_asked_in_full_batches(
     assert torch.equal(samples.draws, Samples.concatenate(alone).draws)
 
 
+def test_a_classifier_that_fails_is_found_at_once(
+    diffusion: DDPMUNet, classifier: nn.Module, images: torch.Tensor
+) -> None:
+    asked = []
+
+    def answer(batch: torch.Tensor) -> torch.Tensor:
+        asked.append(len(batch))
+        return classifier(batch) * (float("nan") if len(asked) == 2 else 1)
+
+    fence = Diffence(Returns(answer), diffusion, n=6, T=60, key=7, scenario=3, batch=5)
+    asked.clear()
+    with pytest.raises(ValueError, match="is nan, expected a finite"):
+        fence(images)
+    assert len(asked) == 2
+
+
 @pytest.mark.parametrize(
     ("classifier", "message"),
     [
