@@ -242,7 +242,8 @@ V_INLINE float v_largest(vf v) {
  *
  * v_word: all words alike, from PAIR terms.   v_words, v_store_words: LANES words.   v_dot: sum + the product of a and b,
  * word by word.   v_store_terms: LANES floats, rounded to the nearest term.   v_store_terms_n: no more than the first n.
- * v_join: words of the terms that follow each other in the same lane of PAIR vectors.   to_term: of one float. */
+ * v_join: words of the terms that follow each other in the same lane of PAIR vectors.   to_term, from_term: of one float,
+ * and back (bfloat16 only). */
 #if V_BF16
 enum { PAIR = 2 };
 typedef uint16_t term;
@@ -253,6 +254,12 @@ V_INLINE vf v_join(const vf follow[PAIR]) {
 }
 V_INLINE term to_term(float x) {
     return (term)(rounded(x) >> 16);
+}
+V_INLINE float from_term(term t) {
+    const uint32_t bits = (uint32_t)t << 16;
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
 }
 V_INLINE v_terms v_to_terms(vf v) {
 #if V_SET == V_AVX512

@@ -115,6 +115,39 @@ static void winograd_weight(const float *g, double u[POINTS]) {
     }
 }
 
+#if V_BF16
+/* Rounds the weights of a pair of channels to terms, from the last to the first, each so that it makes up for what those
+ * before it do to the outputs: a third of the errors of weights goes away, a sixth of all. The outputs of random inputs
+ * change by e' (R x R) e where e are the errors of the 36 weights and R = (A A') * (B' B), 6 x 6, one for either direction.
+ * With R = L D L' that is a weighted sum of the squares of (L' e L)[y][x], in which e[y][x] has the factor 1 and all others
+ * are later ones. (Inputs that are not random, but smooth: about a ninth instead of a sixth.) */
+static void winograd_round(double u[POINTS]) {
+    static const double later[EDGE][EDGE] = {/* L' without its diagonal */
+                                             {0, 0.72727, 0.72727, 0.27273, 0.27273, 0},
+                                             {0, 0, -0.28881, 1.48096, -0.16872, -0.11599},
+                                             {0, 0, 0, 0.28257, 1.56257, -0.1631},
+                                             {0, 0, 0, 0, 0.12285, -0.29488},
+                                             {0, 0, 0, 0, 0, -0.26262},
+                                             {0}};
+    double along[EDGE][EDGE]; /* e L */
+    for (int y = EDGE - 1; y >= 0; y--) {
+        double error[EDGE];
+        for (int x = EDGE - 1; x >= 0; x--) {
+            double *weight = u + y * EDGE + x, below = 0;
+            along[y][x] = 0;
+            for (int i = x + 1; i < EDGE; i++)
+                along[y][x] += later[x][i] * error[i];
+            for (int i = y + 1; i < EDGE; i++)
+                below += later[y][i] * along[i][x];
+            const double near = (double)from_term(to_term((float)(*weight - along[y][x] - below)));
+            error[x] = near - *weight;
+            along[y][x] += error[x];
+            *weight = near;
+        }
+    }
+}
+#endif
+
 /* (out, c, 3, 3) -> [out / CHUNK][36] of the packed columns of a chunk: the order in which a task reads them. */
 static void winograd_pack(const df_call *call, const float *weight, float *packed) {
     const int64_t c = call->channels, filled = df_round_up(call->out_channels, COLUMNS);
@@ -125,6 +158,9 @@ static void winograd_pack(const df_call *call, const float *weight, float *packe
         for (int64_t i = 0; i < c; i++) {
             double u[POINTS];
             winograd_weight(weight + (k * c + i) * 9, u);
+#if V_BF16
+            winograd_round(u);
+#endif
             for (int64_t p = 0; p < POINTS; p++)
                 chunk[p * packed_at(c, 0, columns) + packed_at(c, i, k - first)] = to_term((float)u[p]);
         }

@@ -1,7 +1,6 @@
-/* Winograd's F(4, 3) along a line, and reading the line: what both 3x3 convolutions by it share. Four outputs, three
- * weights apart from each other by one, come from six inputs d with six multiplications instead of twelve. With the points
- * 0, +-a, +-b and infinity, a = sqrt(1/2), b = sqrt(2), whose rounding errors are about half of those of the customary 0,
- * +-1, +-2,
+/* Winograd's F(4, 3) along a line, and reading the line. Four outputs, three weights apart from each other by one, come from
+ * six inputs d with six multiplications instead of twelve. With the points 0, +-a, +-b and infinity, a = sqrt(1/2), b =
+ * sqrt(2), whose rounding errors are about half of those of the customary 0, +-1, +-2,
  *
  *     output = A' [(G g) * (B' d)]        (Lavin and Gray, CVPR 2016; * is elementwise) */
 
