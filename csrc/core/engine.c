@@ -1,12 +1,8 @@
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE /* clock_gettime */
-#endif
 #include "core/internal.h"
 #include "core/pool.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 static const double poll_seconds = 0.05;
 
@@ -132,15 +128,9 @@ df_step_profile df_engine_step_profile(const df_engine *engine, int32_t index) {
                              engine->seconds[index]};
 }
 
-static double now(void) { /* seconds */
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
-
 static df_code poll_now(const df_interrupt *interrupt, double *polled, df_error *error) {
     const int stop = interrupt->poll(interrupt->context);
-    *polled = now();
+    *polled = df_now();
     return stop ? df_fail(error, DF_INTERRUPTED, "interrupted") : DF_OK;
 }
 
@@ -200,11 +190,11 @@ static void run_task(void *context, int64_t task, int32_t worker) {
 }
 
 static void run_together(df_engine *engine, const group *all, int32_t index) {
-    const double start = now();
+    const double start = df_now();
     df_call call = call_of(engine, all, index, engine->threads);
     region r = {engine, engine->model->kernels->step[engine->model->plan.steps[index].kind], &call};
     df_parallel_for(engine->threads, r.kernel->tasks(&call), run_task, &r);
-    engine->seconds[index] = now() - start;
+    engine->seconds[index] = df_now() - start;
 }
 
 /* Steps begin..end-1, with a share of the images for each thread: nobody waits for the others after every one of them. */
@@ -227,13 +217,13 @@ static void run_share(void *context, int64_t share, int32_t worker) {
                         .arena = of->all->arena + model->plan.arena * first * unit_of(model)};
     double *busy = engine->busy + (int64_t)worker * model->plan.step_count;
     for (int32_t i = of->begin; i < of->end; i++) {
-        const double start = now();
+        const double start = df_now();
         const df_kernel *kernel = model->kernels->step[model->plan.steps[i].kind];
         df_call call = call_of(engine, &mine, i, 1);
         const int64_t tasks = kernel->tasks(&call);
         for (int64_t task = 0; task < tasks; task++)
             kernel->run(&call, task, scratch_of(engine, worker));
-        busy[i] += now() - start;
+        busy[i] += df_now() - start;
     }
 }
 
@@ -263,7 +253,7 @@ static df_code evaluate(df_engine *engine, int64_t images, const float *x, const
     const group all = {images, x, t, eps, engine->arena};
     const bool share = may_share(engine, images);
     for (int32_t i = 0, end; i < plan->step_count; i = end) {
-        if (interrupt && i > 0 && now() - *polled >= poll_seconds) {
+        if (interrupt && i > 0 && df_now() - *polled >= poll_seconds) {
             const df_code code = poll_now(interrupt, polled, error);
             if (code)
                 return code;
@@ -294,7 +284,7 @@ df_code df_engine_predict(df_engine *engine, int64_t count, const float *x, cons
     if (interrupt && !interrupt->poll)
         interrupt = NULL;
     const int64_t values = df_shape_values(engine->model->shape);
-    double polled = now();
+    double polled = df_now();
     for (int64_t first = 0; first < count && !code; first += engine->batch) {
         if (first && interrupt)
             code = poll_now(interrupt, &polled, error);

@@ -1,5 +1,5 @@
 #ifndef _GNU_SOURCE
-#define _GNU_SOURCE /* sched_getaffinity */
+#define _GNU_SOURCE /* sched_getaffinity, clock_gettime */
 #endif
 #include "core/pool.h"
 
@@ -10,11 +10,13 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
-/* A network is hundreds of short regions in a row, so both sides look for a moment (tens of microseconds) before they
- * go to sleep: waking a thread costs more than many an operation. */
-enum { SPINS = 1000 };
+/* Seconds that both sides look before they go to sleep: waking a thread costs more than many an operation. A network may
+ * be hundreds of short regions in a row; and from one call to the next is what Python does in between. */
+static const double patience = 200e-6;
+enum { LOOKS = 32 /* between two glances at the clock */ };
 
 static struct {
     pthread_mutex_t region; /* held by the caller of a region: one at a time */
@@ -32,12 +34,24 @@ static struct {
           .wake = PTHREAD_COND_INITIALIZER,
           .done = PTHREAD_COND_INITIALIZER};
 
-static void pause_briefly(void) {
+double df_now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+/* Pauses before look number `look`, from 0 on; false when it is time to sleep. `start` is kept for the caller. */
+static bool look_again(int64_t look, double *start) {
+    if (look == 0)
+        *start = df_now();
+    else if (look % LOOKS == 0 && df_now() - *start > patience)
+        return false;
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();
 #elif defined(__aarch64__)
     __asm__ volatile("yield");
 #endif
+    return true;
 }
 
 static void work(int32_t worker) {
@@ -54,10 +68,9 @@ static void *worker_main(void *argument) {
     uint64_t seen = 0; /* regions start at 1, and one that a new worker missed did not count on it */
     for (;;) {
         uint64_t command = seen;
-        for (int spin = 0; spin < SPINS && command == seen; spin++) {
-            pause_briefly();
+        double start;
+        for (int64_t look = 0; command == seen && look_again(look, &start); look++)
             command = atomic_load_explicit(&pool.command, memory_order_acquire);
-        }
         if (command == seen) {
             pthread_mutex_lock(&pool.lock);
             while ((command = atomic_load_explicit(&pool.command, memory_order_acquire)) == seen)
@@ -171,8 +184,9 @@ void df_parallel_for(int32_t threads, int64_t tasks, df_task *fn, void *context)
     pthread_cond_broadcast(&pool.wake);
     pthread_mutex_unlock(&pool.lock);
     work(0);
-    for (int spin = 0; spin < SPINS && atomic_load_explicit(&pool.busy, memory_order_acquire); spin++)
-        pause_briefly();
+    double start;
+    for (int64_t look = 0; atomic_load_explicit(&pool.busy, memory_order_acquire) && look_again(look, &start);)
+        look++;
     pthread_mutex_lock(&pool.lock);
     while (atomic_load_explicit(&pool.busy, memory_order_acquire))
         pthread_cond_wait(&pool.done, &pool.lock);

@@ -10,6 +10,9 @@ enum { DF_MAX_THREADS = 1024 };
  * time have the same one: it picks a worker's own scratch memory. A task must not start a region of its own. */
 typedef void df_task(void *context, int64_t task, int32_t worker);
 
+/* Seconds by a clock that never goes back. */
+double df_now(void);
+
 /* DF_INVALID where threads is outside 1..DF_MAX_THREADS. */
 df_code df_check_threads(int32_t threads, df_error *error);
 

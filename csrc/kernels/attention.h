@@ -43,12 +43,12 @@ static float *attention_take(float **at, int64_t floats) {
 
 #if !V_TILED /* there: attention_tiles.h */
 typedef struct attention_scratch {
-    term *keys;    /* packed: a column for each position, a row for each channel */
-    term *values;  /* packed: a column for each channel, a row for each position */
-    term *queries; /* [QUERIES][dim], where terms are not floats */
-    float *scores; /* [QUERIES][positions, filled up to COLUMNS]; once exponentials, the first of it as terms */
-    float *sums;   /* [QUERIES][COLUMNS] */
-    float *total;  /* [QUERIES] of the exponentials */
+    term *keys;     /* packed: a column for each position, a row for each channel */
+    term *values;   /* packed: a column for each channel, a row for each position */
+    term *queries;  /* [QUERIES][dim], where terms are not floats */
+    float *scores;  /* [QUERIES][positions, filled up to COLUMNS]; once exponentials, the first of it as terms */
+    float *sums;    /* [QUERIES][COLUMNS] */
+    float *inverse; /* [QUERIES] of the exponentials' sums */
 } attention_scratch;
 
 /* Lays the arrays out in memory and returns the bytes they take. */
@@ -61,7 +61,7 @@ static size_t attention_layout(const df_call *call, float *memory, attention_scr
     s->queries = (term *)attention_take(&at, V_BF16 ? QUERIES * packed_words(dim) : 0);
     s->scores = attention_take(&at, QUERIES * filled);
     s->sums = attention_take(&at, QUERIES * COLUMNS);
-    s->total = attention_take(&at, QUERIES);
+    s->inverse = attention_take(&at, QUERIES);
     return (size_t)(at - memory) * sizeof(float);
 }
 
@@ -71,19 +71,28 @@ static size_t attention_bytes(const df_call *call) {
     return attention_layout(call, origin, &s);
 }
 
+/* A vector of words, of no more than `left` values, and zeros. */
+V_INLINE vu attention_words(const value *from, int64_t left) {
+    term terms[LANES * PAIR];
+    V_UNROLL for (int i = 0; i < PAIR; i++, left -= LANES)
+        v_store_terms(terms + i * LANES, left > 0 ? v_read_n(from + i * LANES, df_min(LANES, left)) : v_set(0));
+    return (vu)v_words(terms);
+}
+
 static void attention_pack(const df_call *call, const value *k, const value *v, const attention_scratch *s) {
     const int64_t positions = attention_positions(call), dim = call->channels / call->parts;
-    const int64_t words = packed_words(dim);
-    for (int64_t j = 0; j < df_round_up(positions, COLUMNS); j++) { /* words, for a row's terms are a column's */
-        term *column = s->keys + packed_at(dim, 0, j);
-        for (int64_t i = 0; i < words * PAIR; i += LANES) {
-            const int64_t n = j < positions ? df_min(LANES, dim - i) : 0;
-            term row[LANES];
-            v_store_terms(row, n > 0 ? v_read_n(k + j * call->pitch[1] + i, n) : v_set(0));
-            for (int64_t w = 0; w < df_min(LANES / PAIR, words - i / PAIR); w++, column += COLUMNS * PAIR)
-                memcpy(column, row + w * PAIR, PAIR * sizeof *row);
+    for (int64_t j = 0; j < df_round_up(positions, COLUMNS); j += LANES) /* words, for a row's terms are a column's */
+        for (int64_t i = 0; i < dim; i += LANES * PAIR) {
+            vu rows[LANES];
+            V_UNROLL for (int r = 0; r < LANES; r++) {
+                const int64_t position = j + r;
+                rows[r] = attention_words(k + df_min(position, positions - 1) * call->pitch[1] + i,
+                                          position < positions ? dim - i : 0);
+            }
+            v_transpose(rows);
+            for (int64_t w = 0; w < df_min(LANES, packed_words(dim) - i / PAIR); w++)
+                v_store_words(s->keys + packed_at(dim, i + w * PAIR, j), (vf)rows[w]);
         }
-    }
     for (int64_t i = 0; i < df_round_up(dim, COLUMNS); i += LANES)
         for (int64_t j = 0; j < packed_words(positions) * PAIR; j += PAIR) {
             vf follow[PAIR];
@@ -118,7 +127,7 @@ static void attention_scores(const df_call *call, const value *q, int64_t rows, 
         }
 }
 
-/* One row of scores -> terms of exp(scale (score - largest)) in its place; returns their sum. */
+/* One row of scores -> terms of exp(scale (score - largest)) in its place; returns the inverse of their sum. */
 static float attention_softmax(float *row, int64_t positions, float scale) {
     const int64_t end = df_round_up(positions, LANES);
     for (int64_t j = positions; j < end; j++)
@@ -137,10 +146,10 @@ static float attention_softmax(float *row, int64_t positions, float scale) {
         }
         total += v_sum(sum);
     }
-    return total;
+    return 1 / total;
 }
 
-/* out[rows][dim] = scores v / total, and what is to be added. */
+/* out[rows][dim] = scores v / their sum, and what is to be added. */
 static void attention_values(const df_call *call, const value *residual, value *out, int64_t rows,
                              const attention_scratch *s) {
     const int64_t positions = attention_positions(call), filled = df_round_up(positions, COLUMNS);
@@ -155,7 +164,7 @@ static void attention_values(const df_call *call, const value *residual, value *
         for (int64_t r = 0; r < rows; r++)
             for (int64_t j = i; j < df_min(i + COLUMNS, dim); j += LANES) {
                 const int64_t n = df_min(LANES, dim - j);
-                vf v = v_load(s->sums + r * COLUMNS + j - i) / v_set(s->total[r]);
+                vf v = v_load(s->sums + r * COLUMNS + j - i) * v_set(s->inverse[r]);
                 if (residual)
                     v += v_read_n(residual + r * c + j, n);
                 v_write_n(out + r * c + j, v, n);
@@ -173,8 +182,8 @@ static void attention_run(const df_call *call, int64_t task, void *scratch) {
         const int64_t rows = df_min(QUERIES, part.queries - query);
         attention_scores(call, part.q + query * call->pitch[0], rows, &s);
         for (int64_t r = 0; r < rows; r++)
-            s.total[r] = attention_softmax(s.scores + r * df_round_up(positions, COLUMNS), positions,
-                                           (float)(1.0 / sqrt((double)dim)));
+            s.inverse[r] = attention_softmax(s.scores + r * df_round_up(positions, COLUMNS), positions,
+                                             (float)(1.0 / sqrt((double)dim)));
         attention_values(call, part.residual ? part.residual + query * c : NULL, part.output + query * c, rows, &s);
     }
 }

@@ -39,22 +39,6 @@ static size_t tiled_attention_bytes(const df_call *call) {
     return tiled_attention_layout(call, origin, &s);
 }
 
-/* Lanes of the lower halves, and of the upper ones, that take turns. */
-static const vu v_low = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23};
-static const vu v_high = {8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-
-/* 16 rows of 16 words, turned over: four times, the words of the upper half and of the lower half take turns. */
-V_INLINE void tiled_transpose(vu rows[TILE_ROWS]) {
-    V_UNROLL for (int round = 0; round < 4; round++) {
-        vu turned[TILE_ROWS];
-        V_UNROLL for (int i = 0; i < TILE_ROWS / 2; i++) {
-            turned[2 * i] = v_pick(rows[i], rows[i + TILE_ROWS / 2], v_low);
-            turned[2 * i + 1] = v_pick(rows[i], rows[i + TILE_ROWS / 2], v_high);
-        }
-        V_UNROLL for (int i = 0; i < TILE_ROWS; i++) rows[i] = turned[i];
-    }
-}
-
 /* The first n of 32 terms, and zeros. */
 V_INLINE vu tiled_attention_line(const term *from, int64_t n) {
     vu words;
@@ -80,7 +64,7 @@ static void tiled_attention_keys(const df_call *call, const value *k, term *to) 
                 rows[r] =
                     tiled_attention_line(k + df_min(row, positions - 1) * call->pitch[1] + i, row < positions ? n : 0);
             }
-            tiled_transpose(rows);
+            v_transpose(rows);
             V_UNROLL for (int r = 0; r < TILE_ROWS; r++) memcpy(to + r * TILE_DEPTH, &rows[r], sizeof rows[r]);
         }
 }
@@ -89,7 +73,7 @@ static void tiled_attention_keys(const df_call *call, const value *k, term *to) 
 static void tiled_attention_values(const df_call *call, const value *v, term *to) {
     const int64_t positions = attention_positions(call), dim = call->channels / call->parts;
     const int64_t words = df_round_up(positions, TILE_DEPTH) / PAIR;
-    const vu lower = (vu)v_set(0) + 0xffffU;
+    const vu lower = (vu)v_set(0) + 0xffffU, low = V_LOW, high = V_HIGH;
     for (int64_t i = 0; i < dim; i += TILE_DEPTH, to += 2 * words * TILE_DEPTH)
         for (int64_t w = 0; w < words; w++) {
             const int64_t n = df_min(TILE_DEPTH, dim - i), j = w * PAIR, left = positions - j;
@@ -97,8 +81,8 @@ static void tiled_attention_values(const df_call *call, const value *v, term *to
             const vu first = tiled_attention_line(at, left > 0 ? n : 0);
             const vu second = tiled_attention_line(left > 1 ? at + call->pitch[2] : at, left > 1 ? n : 0);
             const vu even = (first & lower) | second << 16, odd = first >> 16 | (second & ~lower);
-            v_store_words(to + w * TILE_DEPTH, (vf)v_pick(even, odd, v_low));
-            v_store_words(to + (words + w) * TILE_DEPTH, (vf)v_pick(even, odd, v_high));
+            v_store_words(to + w * TILE_DEPTH, (vf)v_pick(even, odd, low));
+            v_store_words(to + (words + w) * TILE_DEPTH, (vf)v_pick(even, odd, high));
         }
 }
 

@@ -195,6 +195,37 @@ V_INLINE vu v_pick(vu a, vu b, vu index) {
 #endif
 }
 
+/* Lanes of the lower halves of two vectors, and of the upper ones, that take turns. */
+#if V_LANES == 4
+#define V_LOW                                                                                                          \
+    { 0, 4, 1, 5 }
+#define V_HIGH                                                                                                         \
+    { 2, 6, 3, 7 }
+#elif V_LANES == 8
+#define V_LOW                                                                                                          \
+    { 0, 8, 1, 9, 2, 10, 3, 11 }
+#define V_HIGH                                                                                                         \
+    { 4, 12, 5, 13, 6, 14, 7, 15 }
+#else
+#define V_LOW                                                                                                          \
+    { 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23 }
+#define V_HIGH                                                                                                         \
+    { 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31 }
+#endif
+
+/* As many rows as lanes, turned over: as often as it takes, the words of the upper and of the lower half take turns. */
+V_INLINE void v_transpose(vu rows[LANES]) {
+    const vu low = V_LOW, high = V_HIGH;
+    V_UNROLL for (int left = LANES; left > 1; left /= 2) {
+        vu turned[LANES];
+        V_UNROLL for (int i = 0; i < LANES / 2; i++) {
+            turned[2 * i] = v_pick(rows[i], rows[i + LANES / 2], low);
+            turned[2 * i + 1] = v_pick(rows[i], rows[i + LANES / 2], high);
+        }
+        V_UNROLL for (int i = 0; i < LANES; i++) rows[i] = turned[i];
+    }
+}
+
 /* To the nearest bfloat16, to even in the middle; the lower half is left over. */
 V_INLINE vu v_rounded(vf v) {
     const vu bits = (vu)v;
