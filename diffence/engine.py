@@ -176,10 +176,10 @@ class Engine:
 
         x: float32 (B, C, H, W) in the network's own scale (images in [-1, 1], noised). t: 0-based time steps (B,).
         """
-        given = (x.detach() if isinstance(x, torch.Tensor) else torch.from_numpy(np.asarray(x))).to(self.device)
-        steps = torch.as_tensor(t).reshape(-1)
-        eps = self._backend.predict(given.contiguous(), steps.cpu() if self.device.type == "cpu" else steps)
-        return eps.to(x.device) if isinstance(x, torch.Tensor) else eps.cpu().numpy()
+        if not isinstance(x, torch.Tensor):
+            return self._backend.predict_array(np.asarray(x), np.asarray(t).reshape(-1))
+        given = x.detach().to(self.device).contiguous()
+        return self._backend.predict(given, torch.as_tensor(t, device=self.device).reshape(-1)).to(x.device)
 
     def place(self, images: Any, name: str = "images") -> torch.Tensor:
         """Images (B, C, H, W), uint8 or in [0, 1], as the engine takes them: checked, float32, on its device."""

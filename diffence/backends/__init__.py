@@ -36,6 +36,9 @@ class Backend(Protocol):
     def predict(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """eps (B, C, H, W) = network(x (B, C, H, W), t (B,) integers)."""
 
+    def predict_array(self, x: NDArray[Any], t: NDArray[Any]) -> NDArray[np.float32]:
+        """The same of arrays, which need not be contiguous."""
+
     def hashes(self, key: bytes, images: torch.Tensor) -> Any:
         """The images' identities under the key, as `reconstruct` takes them."""
 

@@ -101,6 +101,11 @@ class CudaBackend:
         self._engine.predict(_pass(x), _pass(t), _pass(eps), self._stream())
         return eps
 
+    def predict_array(self, x: NDArray[Any], t: NDArray[Any]) -> NDArray[np.float32]:
+        given = torch.from_numpy(np.ascontiguousarray(x)).to(self.device)
+        eps: NDArray[np.float32] = self.predict(given, torch.from_numpy(np.asarray(t))).cpu().numpy()
+        return eps
+
     def hashes(self, key: bytes, images: torch.Tensor) -> torch.Tensor:
         found = torch.empty(len(images), 16, dtype=torch.uint8, device=self.device)
         _cuda.content_hashes(self._index, key, _pass(images), _pass(found), self._stream())
