@@ -174,16 +174,16 @@ typedef struct band_reader {
     const df_call *call;
     const band_shape *of;
     char *patch;
-    int64_t first, band, end;  /* of all images': the patch's first, this one, and the one behind the last */
-    int64_t rate, credit;      /* steps to read with each tap, in 1 / READS; and what is due */
-    int64_t x;                 /* the pixel */
-    bool second, fresh;        /* which input; whether nothing is kept of the band above */
+    int64_t first, band, end;          /* of all images': the patch's first, this one, and the one behind the last */
+    int64_t rate, credit;              /* steps to read with each tap, in 1 / READS; and what is due */
+    const value *from[2][BAND_INPUTS]; /* the band's lines of either input, or NULL: zeros */
+    int64_t x;                         /* the pixel */
+    bool second, fresh;                /* which input; whether nothing is kept of the band above */
     int64_t at, count, filled; /* channel of that input; of how many; and with the zeros that fill up the last step */
-    const value *from[BAND_INPUTS]; /* lines of that input, or NULL: zeros */
-    const float *norm;              /* of its channels, or NULL */
-    patch_item *to;                 /* the pixel's channels of that input */
-    float *kept, *keep;             /* what the band below will read again: of all pixels; of this step */
-    float scale;                    /* 1 / the image's unit */
+    const float *norm;         /* of the image's channels, or NULL */
+    patch_item *pixel, *to;    /* all of it; its channels of that input */
+    float *kept, *keep;        /* what the band below will read again: of all pixels; of this step */
+    float scale;               /* 1 / the image's unit */
 } band_reader;
 
 /* The pixel before the first one of the patch's band number `band`. */
@@ -195,23 +195,19 @@ static float *band_unit(const band_reader *r, int64_t image) {
     return (float *)(void *)(r->patch + r->of->units) + (image - r->first / r->of->of_image);
 }
 
-static void band_turn(band_reader *r) { /* to an input */
+/* To the pixel's first input, or to its second one. */
+V_INLINE void band_turn(band_reader *r, bool second) {
     const df_call *call = r->call;
-    const int64_t first = r->second ? call->split : 0, image = r->band / r->of->of_image;
-    const int64_t above = r->band % r->of->of_image * BAND_LINES - 1;
+    const int64_t first = second ? call->split : 0, end = second ? call->channels : call->split;
+    r->second = second;
     r->at = 0;
-    r->count = r->second ? call->channels - call->split : call->split;
-    r->filled = r->second || call->split == call->channels ? r->of->steps * PATCH_DEPTH - first : r->count;
-    for (int64_t line = 0; line < BAND_INPUTS; line++) {
-        const int64_t y = above + line, row = image * call->height + (y >> call->upsample);
-        const bool inside = y >= 0 && y < call->out_height;
-        r->from[line] = inside ? (const value *)call->input[r->second] + row * call->width * r->count : NULL;
-    }
-    r->norm = call->norm ? call->norm + image * DF_NORM_ROWS * call->channels + first : NULL;
-    r->to = band_line(r, r->band - r->first) + (1 + r->x) * r->of->right + first;
+    r->count = end - first;
+    r->filled = end == call->channels ? r->of->steps * PATCH_DEPTH - first : r->count;
+    r->to = r->pixel + first;
 }
 
 static void band_begin(band_reader *r) {
+    const df_call *call = r->call;
     const band_shape *of = r->of;
     const int64_t at = r->band - r->first, image = r->band / of->of_image;
     const bool ended = r->band == r->end;
@@ -222,19 +218,31 @@ static void band_begin(band_reader *r) {
     if (r->band % of->of_image == 0)
         r->fresh = true;
     if (r->fresh || at == 0) {
-        *band_unit(r, image) = patch_unit(r->call, image);
+        *band_unit(r, image) = patch_unit(call, image);
         r->scale = 1 / *band_unit(r, image);
     }
+    for (int64_t line = 0; line < BAND_INPUTS; line++) {
+        const int64_t y = r->band % of->of_image * BAND_LINES - 1 + line,
+                      row = image * call->height + (y >> call->upsample);
+        const bool inside = y >= 0 && y < call->out_height;
+        for (int i = 0; i < 2; i++) {
+            const int64_t c = i ? call->channels - call->split : call->split;
+            r->from[i][line] = inside && c ? (const value *)call->input[i] + row * call->width * c : NULL;
+        }
+    }
+    r->norm = call->norm ? call->norm + image * DF_NORM_ROWS * call->channels : NULL;
+    r->pixel = band_line(r, at) + of->right;
     r->x = 0;
     r->keep = r->kept;
-    r->second = false;
-    band_turn(r);
+    band_turn(r, false);
 }
 
 static void band_next_pixel(band_reader *r) {
-    r->second = !r->second && r->call->split < r->call->channels;
-    if (r->second || ++r->x < r->call->out_width) {
-        band_turn(r);
+    if (!r->second && r->call->split < r->call->channels) {
+        band_turn(r, true);
+    } else if (++r->x < r->call->out_width) {
+        r->pixel += r->of->right;
+        band_turn(r, false);
     } else {
         r->band++;
         r->fresh = false;
@@ -271,7 +279,7 @@ V_INLINE void band_read_line(const band_reader *r, const value *line, vf *d, con
         return;
     const int64_t c = r->call->channels, rest = r->count - r->at;
     const value *at = line + (r->x >> r->call->upsample) * r->count + r->at;
-    const float *norm = with_norm ? r->norm + r->at : NULL;
+    const float *norm = with_norm ? r->norm + (r->second ? r->call->split : 0) + r->at : NULL;
     if (rest >= PATCH_DEPTH) {
         EACH d[v] = v_read(at + v * LANES);
         EACH __builtin_prefetch(at + READ_AHEAD + v * LANES, 0, 2);
@@ -296,18 +304,19 @@ V_INLINE void band_read_line(const band_reader *r, const value *line, vf *d, con
 V_INLINE void band_read_as(band_reader *r, const bool with_norm, const bool with_silu) {
     const int64_t plane = r->of->plane, apart = r->of->apart;
     const vf scale = v_set(r->scale), half = v_set(0.5F);
+    const value *const *from = r->from[r->second];
     float *keep = r->keep;
     patch_item *to = r->to + r->at;
     vf d0[STEP_VECTORS], d1[STEP_VECTORS], d2[STEP_VECTORS], d3[STEP_VECTORS], p[STEP_VECTORS];
     if (r->fresh) {
-        band_read_line(r, r->from[0], d0, with_norm, with_silu);
-        band_read_line(r, r->from[1], d1, with_norm, with_silu);
+        band_read_line(r, from[0], d0, with_norm, with_silu);
+        band_read_line(r, from[1], d1, with_norm, with_silu);
     } else {
         EACH d0[v] = v_load(keep + v * LANES);
         EACH d1[v] = v_load(keep + PATCH_DEPTH + v * LANES);
     }
-    band_read_line(r, r->from[2], d2, with_norm, with_silu);
-    band_read_line(r, r->from[3], d3, with_norm, with_silu);
+    band_read_line(r, from[2], d2, with_norm, with_silu);
+    band_read_line(r, from[3], d3, with_norm, with_silu);
     EACH v_store(keep + v * LANES, d2[v]);
     EACH v_store(keep + PATCH_DEPTH + v * LANES, d3[v]);
     EACH p[v] = (d1[v] + d2[v]) * half;
@@ -352,17 +361,23 @@ static void band_read_rest(band_reader *r) {
 static band_row *band_rows(const band_reader *patch, int64_t groups) {
     const df_call *call = patch->call;
     const band_shape *of = patch->of;
+    const int64_t of_group = of->tiles * TILE_ROWS;
     band_row *rows = (band_row *)(void *)(patch->patch + of->rows);
-    for (int64_t i = 0, of_group = of->tiles * TILE_ROWS; i < groups * of_group; i++) {
-        const int64_t at = i % of_group, x = at / of->group;
-        const int64_t band = patch->first + i / of_group * of->group + at % of->group;
-        const int64_t image = band / of->of_image, y = band % of->of_image * BAND_LINES;
-        rows[i] = (band_row){0};
-        if (x < call->out_width && band < patch->end)
-            rows[i] = (band_row){.at = ((image * call->out_height + y) * call->out_width + x) * call->out_channels,
-                                 .shift = image * call->out_channels,
-                                 .lines = (int32_t)df_min(BAND_LINES, call->out_height - y),
-                                 .unit = *band_unit(patch, image)};
+    band_row *row = rows;
+    for (int64_t first = patch->first; first < patch->first + groups * of->group; first += of->group) {
+        for (int64_t band = first; band < first + of->group; band++) {
+            const int64_t image = band / of->of_image, y = band % of->of_image * BAND_LINES;
+            band_row pixel = {0};
+            if (band < patch->end)
+                pixel = (band_row){.at = (image * call->out_height + y) * call->out_width * call->out_channels,
+                                   .shift = image * call->out_channels,
+                                   .lines = (int32_t)df_min(BAND_LINES, call->out_height - y),
+                                   .unit = *band_unit(patch, image)};
+            for (int64_t x = 0; x < call->out_width; x++, pixel.at += call->out_channels)
+                row[x * of->group + band - first] = pixel;
+        }
+        memset(row + call->out_width * of->group, 0, (size_t)(of_group - call->out_width * of->group) * sizeof *row);
+        row += of_group;
     }
     return rows;
 }
