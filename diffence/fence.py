@@ -178,6 +178,10 @@ class Diffence(torch.nn.Module):
         """scenario, n, T, k, aggregate, mode, draws and fallback, as the constructor takes them."""
         return {name: getattr(self, name) for name in _SETTINGS}
 
+    def classifier_settings(self) -> dict[str, Any]:
+        """mean, std and classifier_batch, as the constructor takes them."""
+        return self._classify.settings()
+
     def variant(self, **options: Any) -> Self:
         """An unfitted fence with other options around the same classifier, sharing this one's engine and key.
 
@@ -186,7 +190,7 @@ class Diffence(torch.nn.Module):
         settings = self.settings() | {"key": self.key} | ({"k": None} if "T" in options else {})
         if self.mode == "official" and options.get("mode", "official") != "official":
             settings["fallback"] = "swap"
-        return type(self)(self.classifier, self.engine, **(settings | self._classify.settings() | options))
+        return type(self)(self.classifier, self.engine, **(settings | self.classifier_settings() | options))
 
     def rekeyed(self, key: int | bytes | None = None) -> Self:
         """This fence, with the interval that it was fitted to, and other noise. key: None draws a fresh one."""
@@ -409,7 +413,7 @@ class Diffence(torch.nn.Module):
         config = {
             "diffusion": self.diffusion.config.to_dict(),
             "settings": self.settings()
-            | self._classify.settings()
+            | self.classifier_settings()
             | {"key": self.key.hex(), "precision": self.engine.options["precision"]},
             "interval": self.interval_,
             "calibration": self.calibration_,

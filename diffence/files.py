@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import tempfile
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -16,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-__all__ = ["DAMAGED_NPZ", "atomic_path", "load_tensors", "save_tensors", "write_text"]
+__all__ = ["DAMAGED_NPZ", "atomic_path", "load_intact", "load_tensors", "save_tensors", "write_text"]
 
 _CONFIG_KEY = "diffence"
 
@@ -94,3 +95,17 @@ def load_tensors(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, tor
     if found != kind:
         raise ValueError(f"{path}: holds a {found}, expected a {kind}")
     return tensors, config
+
+
+def load_intact(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, torch.Tensor], Any] | None:
+    """What `load_tensors` finds, or None where there is no file; a damaged one is put aside, with a warning."""
+    try:
+        return load_tensors(path, kind)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        given = pathlib.Path(path)
+        aside = given.with_name(f"{given.name}.damaged")
+        given.replace(aside)
+        warnings.warn(f"{error}; it is kept as {aside.name}, and made again", stacklevel=4)
+        return None

@@ -15,7 +15,6 @@ import os
 import pathlib
 import threading
 import types
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from typing import Any, NamedTuple, Self
@@ -34,7 +33,7 @@ from diffence.attacks.target import Images, Target
 from diffence.classifiers.inputs import class_labels
 from diffence.classifiers.training import _STATE_KIND as STATE_KIND
 from diffence.data import normalisation
-from diffence.files import load_tensors, save_tensors
+from diffence.files import load_intact, save_tensors
 from diffence.images import as_images
 from diffence.training import one_torch_thread
 
@@ -365,12 +364,12 @@ class Shadows:
 
     def _read(self, cell: _Cell) -> NDArray[np.float32] | None:
         """The cached answers (n, queries, classes), or None; damaged files are put aside."""
-        loaded = _intact(cell.answers, _ANSWERS)
+        loaded = load_intact(cell.answers, _ANSWERS)
         if loaded is not None and loaded[1] == cell.answers_key:
             answers: NDArray[np.float32] = loaded[0]["logits"].numpy()
             return answers
         for path, kind in ((cell.network, "classifier"), (_state(cell.network), STATE_KIND)):
-            _intact(path, kind)
+            load_intact(path, kind)
         return None
 
 
@@ -526,19 +525,6 @@ def _add_source(function: types.FunctionType, found: dict[str, str]) -> None:
 
 def _state(network: pathlib.Path) -> pathlib.Path:
     return network.with_name(f"{network.name}.state")
-
-
-def _intact(path: pathlib.Path, kind: str) -> tuple[dict[str, Tensor], Any] | None:
-    """What `path` holds, or None where it is not there; a damaged file is put aside, with a warning."""
-    try:
-        return load_tensors(path, kind)
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        aside = path.with_name(f"{path.name}.damaged")
-        path.replace(aside)
-        warnings.warn(f"{error}; it is kept as {aside.name}, and made again", stacklevel=4)
-        return None
 
 
 # ---- checked input -----------------------------------------------------------------------------------------------

@@ -80,6 +80,24 @@ def test_model_files_answer_like_the_model(files: dict[str, pathlib.Path], model
     np.testing.assert_allclose(answers, LOGITS[:7], rtol=1e-5, atol=1e-5)
 
 
+def test_answers_are_kept_for_each_model_file(
+    files: dict[str, pathlib.Path], tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = Net().eval()
+    with torch.no_grad():
+        other.layer.bias.add_(1)
+    torch.jit.script(other).save(str(tmp_path / "other.pt"))
+    torch.export.save(torch.export.export(other, (torch.rand(4, 1, 6, 6),)), str(tmp_path / "other.pt2"))
+    kept, tables = tmp_path / "kept", {}
+    for count, model in enumerate(("m.pt", "fixed.pt2", "ours.safetensors", "other.pt", "other.pt2"), 1):
+        path = files.get(model, tmp_path / model)
+        for _ in range(2):
+            assert run(files, "--model", path, "--folder", kept) == 0
+            assert len(list(kept.glob("*.safetensors"))) == count
+            shown = capsys.readouterr().out
+            assert tables.setdefault(model, shown) == shown
+
+
 def test_images_and_answers_give_the_same_table(
     files: dict[str, pathlib.Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

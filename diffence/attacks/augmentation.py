@@ -79,6 +79,9 @@ class Augmentation(LabelAttack):
             shown.append(target.labels(copies))
         return VariantLabels(np.stack(shown, axis=1), labels)
 
+    def most_queries(self, values: int) -> int:
+        return len(self.changes)
+
     def _check(self, name: str, outputs: Outputs, classes: int | None = None) -> None:
         super()._check(name, outputs, classes)
         if isinstance(outputs, VariantLabels) and outputs.variants.shape[1] != len(self.changes):

@@ -126,12 +126,14 @@ class Outputs:
 class Attack(ABC):
     """A membership-inference attack: fitted on known members and non-members, it scores others.
 
-    requires: the kind of `Outputs` that it is given. family: what it works with; reports group by it. threshold_,
-    classes_: learned by `fit`. warnings_: what `fit` and `score` warned of since the last `fit`.
+    requires: the kind of `Outputs` that it is given. family: what it works with; reports group by it. timed: whether it
+    takes the time of answers, so that kept ones will not do. threshold_, classes_: learned by `fit`. warnings_: what
+    `fit` and `score` warned of since the last `fit`.
     """
 
     requires: ClassVar[type[Outputs]] = Outputs
     family: ClassVar[Family] = "metric"
+    timed: ClassVar[bool] = False
 
     threshold_: float | Floats
     classes_: int
@@ -163,6 +165,10 @@ class Attack(ABC):
         labels: true classes (n,), where they are known. Here: one answer to each image as it is.
         """
         return target.outputs(images, labels)
+
+    def most_queries(self, values: int) -> int:
+        """Images that `collect` asks about for each sample, an image of `values` values; it may be fewer."""
+        return 1
 
     @property
     def hypothetical(self) -> bool:

@@ -60,6 +60,9 @@ class FallbackDetection(AnswersAttack):
     def query(self) -> tuple[object, ...]:
         return self._copies().query
 
+    def most_queries(self, values: int) -> int:
+        return self._copies().most_queries(values)
+
     def collect(self, target: Target, images: Images, labels: ArrayLike | None = None) -> AnswerOutputs:
         """1 + `asked`, or 1 + k, queries an image."""
         return self._copies().collect(target, images, labels)

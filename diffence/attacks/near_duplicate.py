@@ -67,6 +67,9 @@ class NearDuplicates(AnswersAttack):
     def _used(self) -> int:
         return self.k + 1
 
+    def most_queries(self, values: int) -> int:
+        return 1 + (self.asked or self.k)
+
     def collect(self, target: Target, images: Images, labels: ArrayLike | None = None) -> AnswerOutputs:
         """1 + `asked`, or 1 + k, queries an image."""
         given, _ = checked_images(images)

@@ -79,6 +79,9 @@ class NoiseRobustness(LabelAttack):
     def query(self) -> tuple[object, ...]:
         return ("labels under noise", self.seed, self.levels, self.draws)
 
+    def most_queries(self, values: int) -> int:
+        return 1 + self.draws * len(self.levels)
+
     def collect(self, target: Target, images: Images, labels: ArrayLike | None = None) -> NoiseShares:
         """1 + draws x levels queries an image. The true labels are needed: ValueError where they are None."""
         given, values = checked_images(images)

@@ -114,6 +114,9 @@ class RepeatQueries(AnswersAttack):
     def _used(self) -> int:
         return self.k
 
+    def most_queries(self, values: int) -> int:
+        return self.asked or self.k
+
     def collect(self, target: Target, images: Images, labels: ArrayLike | None = None) -> AnswerOutputs:
         """`asked`, or k, queries an image; 3 where all answers are equal and `stop_when_equal`."""
         given, _ = checked_images(images)

@@ -181,6 +181,9 @@ class ShadowAttack(Attack):
     def query(self) -> Hashable:
         return ("shadows", self.shadows)
 
+    def most_queries(self, values: int) -> int:
+        return len(getattr(self.shadows, "queries", "1"))
+
     def collect(self, target: Target, images: Images, labels: ArrayLike | None = None) -> ShadowOutputs:
         """The target's answers beside those of `shadows`; ValueError where there are none."""
         if self.shadows is None:

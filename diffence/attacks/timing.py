@@ -63,6 +63,7 @@ class Timing(Attack):
     requires: ClassVar[type[Outputs]] = TimedOutputs
     name: ClassVar[str] = "timing"
     needs_labels: ClassVar[bool] = False
+    timed: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         checked_count("repeats", self.repeats)
@@ -71,6 +72,9 @@ class Timing(Attack):
     @property
     def query(self) -> tuple[object, ...]:
         return ("seconds", self.repeats, self.seed, self.clock)
+
+    def most_queries(self, values: int) -> int:
+        return 1 + self.repeats
 
     def collect(self, target: Target, images: Images, labels: ArrayLike | None = None) -> TimedOutputs:
         """1 + `repeats` queries an image, one image a query; the first ones, not timed, warm the target up."""

@@ -46,6 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--std", type=float, nargs="+", help="the same")
     parser.add_argument("--kind", choices=("logits", "probabilities"), default="logits", help="what the model returns")
     parser.add_argument("--batch", type=int, help="images asked at once")
+    parser.add_argument(
+        "--folder", type=pathlib.Path, help="keep answers there, so that an audit that was stopped goes on"
+    )
     parser.add_argument("--html", type=pathlib.Path, help="write the report to this file")
     parser.add_argument("--json", type=pathlib.Path, help="write figures to this file, which --baseline takes later")
     parser.add_argument("--out", type=pathlib.Path, help="write report, figures and tidy results into this folder")
@@ -68,6 +71,7 @@ def run(arguments: argparse.Namespace) -> None:
         known=arguments.known,
         seed=arguments.seed,
         title=f"Membership audit of {(arguments.model or arguments.members).name}",
+        folder=arguments.folder,
         **options,
     )
     print(f"\n{report.text()}\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import os
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,9 +19,10 @@ from diffence import metrics
 from diffence.attacks import AnswerOutputs, Attack, Correctness, Evaluation, Outputs, RepeatQueries, Target, evaluate
 from diffence.attacks.base import as_array
 from diffence.auditing import checks
+from diffence.auditing.asking import KeptAnswers, ask_in_pieces, identity_of
 from diffence.auditing.attack_sets import SETS, attack_set
 from diffence.auditing.report import AuditReport, Finding, Worst
-from diffence.auditing.targets import Asked, Kind, as_target, describe
+from diffence.auditing.targets import BATCH, Asked, Kind, as_target, describe
 from diffence.data import Dataset
 from diffence.fence import Diffence
 from diffence.images import as_images
@@ -51,6 +53,8 @@ def audit(
     before: Asked | AuditReport | None = None,
     resamples: int = 1000,
     title: str = "Membership audit",
+    folder: str | os.PathLike[str] | None = None,
+    version: str | None = None,
     progress: bool = True,
 ) -> AuditReport:
     """Attack `model` with `attacks` and say how much it leaks about who was in its training set.
@@ -67,6 +71,10 @@ def audit(
         attacks with shadow models. before: a model, or its audit with the same samples, to compare with in pairs; for a
         fence `fence.classify`, its bare classifier.
     resamples: of the bootstrap. progress: show bars.
+    folder: where answers are kept as they come, some 256 images a file, so that an audit that was stopped goes on, and
+        one with other attacks asks only what is new. They are found by the images, the model's weights and settings,
+        and the versions of diffence and torch. What takes the time of answers (`attacks.Timing`) always asks anew.
+    version: stands for what is not seen there, the code of a module's `forward`; a function needs one.
 
     The headline, `report.worst`, is the largest AUC of all attacks, corrected for taking the largest
     (`metrics.maximum`). Raises ValueError or TypeError that names the argument which does not fit.
@@ -100,10 +108,17 @@ def audit(
             shadows=shadows,
             resamples=resamples,
             title=f"{title}: before",
+            folder=folder,
+            version=None if version is None else f"{version}, before",
             progress=progress,
         )
     fallbacks = _Fallbacks(model)
-    collected = _collect(chosen, target, groups, progress)
+    kept = None
+    if folder is not None and model is not None:
+        options = {"mean": mean, "std": std, "kind": kind, "batch": batch}
+        counts = model.counts if isinstance(model, Diffence) else None
+        kept = KeptAnswers(folder, identity_of(model, options, version), counts)
+    collected = _collect(chosen, target, groups, kept, batch or BATCH, progress)
     plain = collected["answers"]
     evaluations = _evaluate(chosen, collected, splits, seed, resamples, progress)
     findings, worst, replicates = _figures(chosen, evaluations, seed, resamples)
@@ -281,7 +296,12 @@ def _identity(
 
 
 def _collect(
-    chosen: Sequence[Attack], target: Target | None, groups: tuple[_Samples, _Samples], progress: bool
+    chosen: Sequence[Attack],
+    target: Target | None,
+    groups: tuple[_Samples, _Samples],
+    kept: KeptAnswers | None,
+    batch: int,
+    progress: bool,
 ) -> dict[Hashable, tuple[Outputs, Outputs]]:
     """Everything that the attacks ask, once for each kind of question; "answers" is always among them."""
     if target is None:
@@ -299,11 +319,14 @@ def _collect(
     truth = None if labels[0] is None or labels[1] is None else np.concatenate([labels[0], labels[1]])
     first = np.arange(len(images)) < len(groups[0])
     found: dict[Hashable, tuple[Outputs, Outputs]] = {}
-    with tqdm(unit="image", desc="ask", disable=not progress) as bar:
-        asked = _counted(target, bar)
+    most = {query: attack.most_queries(images[0].size) * len(images) for query, attack in wanted.items()}
+    with tqdm(unit="image", desc="ask", total=sum(most.values()), disable=not progress) as bar:
+        patient, anew = (ask_in_pieces(target, bar, batch, where) for where in (kept, None))
         for query, attack in wanted.items():
             bar.set_description(f"ask for {'plain answers' if query == 'answers' else attack.name}")
-            outputs = attack.collect(asked, images, truth)
+            before = bar.n
+            outputs = attack.collect(anew if attack.timed else patient, images, truth)
+            bar.total -= most[query] - (bar.n - before)  # so that what is left is what can still come
             found[query] = (outputs.take(first), outputs.take(~first))
     return found
 
@@ -312,23 +335,6 @@ def _alike(images: NDArray[Any], groups: tuple[_Samples, _Samples]) -> NDArray[A
     """uint8 where both groups are, else float32 in [0, 1]."""
     both = all(group.images is not None and group.images.dtype == np.uint8 for group in groups)
     return images if both else as_images(images)
-
-
-def _counted(target: Target, bar: Any) -> Target:
-    """The same target, showing in `bar` how many images it was asked about."""
-
-    def ask(images: NDArray[Any]) -> Any:
-        answer = target.ask(images)
-        bar.update(len(images))
-        return answer
-
-    def ask_labels(images: NDArray[Any]) -> Any:
-        answer = target.labels(images)
-        bar.update(len(images))
-        return answer
-
-    rekey = None if target.rekey is None else lambda: _counted(target.rekeyed(), bar)
-    return Target(ask, ask_labels if target.ask_labels is not None else None, rekey)
 
 
 def _evaluate(

@@ -19,7 +19,7 @@ from diffence.fence import Diffence
 from diffence.images import as_images
 from diffence.wrapping import Classify, NormStat
 
-__all__ = ["Asked", "Kind", "as_target", "describe", "load_model"]
+__all__ = ["Asked", "Kind", "as_target", "describe", "load_model", "program_of"]
 
 Asked = torch.nn.Module | Callable[[NDArray[np.float32]], ArrayLike | torch.Tensor]
 Kind = Literal["logits", "probabilities"]
@@ -135,6 +135,7 @@ class _Exported(torch.nn.Module):
         super().__init__()
         self.original_name = f"exported program {pathlib.Path(path).name}"
         self._run = (program.module(),)  # in a tuple, a module is not a part
+        self.program = program
         example = program.example_inputs
         images = example[0][0] if example and example[0] else torch.empty(1)
         self.dtype = images.dtype
@@ -143,6 +144,11 @@ class _Exported(torch.nn.Module):
 
     def forward(self, images: torch.Tensor) -> Any:
         return self._run[0](images.to(self.dtype))
+
+
+def program_of(module: torch.nn.Module) -> torch.export.ExportedProgram | None:
+    """The exported program that `load_model` made this module of, or None."""
+    return module.program if isinstance(module, _Exported) else None
 
 
 def load_model(path: str | os.PathLike[str]) -> tuple[torch.nn.Module, dict[str, Any]]:
