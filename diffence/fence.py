@@ -16,12 +16,12 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from diffence import _core
 from diffence.answers import OUTCOMES, Answer, Explanation, Samples, average, explanations
 from diffence.engine import Engine, Mode, Precision, key_bytes
 from diffence.files import load_tensors, save_tensors
+from diffence.progress import tqdm
 from diffence.selection import FALLBACK, search_interval, select, swap_label
 from diffence.unets import DDPMUNet, DiffusionModel, load
 from diffence.wrapping import Classify, NormStat

@@ -24,7 +24,6 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from diffence import classifiers
 from diffence.attacks.base import as_array
@@ -35,6 +34,7 @@ from diffence.classifiers.training import _STATE_KIND as STATE_KIND
 from diffence.data import normalisation
 from diffence.files import load_intact, save_tensors
 from diffence.images import as_images
+from diffence.progress import tqdm
 from diffence.training import one_torch_thread
 
 __all__ = ["Query", "ShadowRecipe", "Shadows", "shifted"]

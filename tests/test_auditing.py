@@ -553,7 +553,7 @@ def test_the_page_says_what_was_found(tmp_path: pathlib.Path) -> None:
     ]
     figures = json.loads((tmp_path / "out" / "audit.json").read_text())
     assert figures["attacks"]["loss"]["auc"]["value"] == report["loss"].auc.value
-    assert report._repr_html_().startswith("<pre>")
+    assert report._repr_html_().startswith("<pre ")
     assert len(repr(report)) < 120
     assert report.worst.attack in repr(report)
     with pytest.raises(KeyError, match="the attacks are"):

@@ -8,7 +8,6 @@ from typing import ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from tqdm.auto import tqdm
 
 from diffence import metrics
 from diffence.attacks.base import Outputs
@@ -16,6 +15,7 @@ from diffence.attacks.labels import LabelAttack, VariantLabels
 from diffence.attacks.logistic import Logistic
 from diffence.attacks.perturb import Padding, checked_count, checked_images, rotated, translated
 from diffence.attacks.target import Images, Target
+from diffence.progress import tqdm
 
 __all__ = ["Augmentation"]
 

@@ -8,12 +8,12 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from tqdm.auto import tqdm
 
 from diffence.attacks.answers import AnswerOutputs
 from diffence.attacks.perturb import checked_count, checked_images, near_duplicates
 from diffence.attacks.repeat import AnswersAttack
 from diffence.attacks.target import Images, Target
+from diffence.progress import tqdm
 
 __all__ = ["NearDuplicates"]
 

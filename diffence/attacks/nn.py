@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from tqdm.auto import tqdm
 
 from diffence import metrics
 from diffence.attacks.base import Attack, Family, Outputs
+from diffence.progress import tqdm
 
 __all__ = ["NN"]
 

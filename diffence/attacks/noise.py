@@ -9,13 +9,13 @@ from typing import ClassVar
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from tqdm.auto import tqdm
 
 from diffence import metrics
 from diffence.attacks.base import Outputs, as_array
 from diffence.attacks.labels import LabelAttack, LabelOutputs
 from diffence.attacks.perturb import checked_count, checked_images, generators, restored
 from diffence.attacks.target import Images, Target
+from diffence.progress import tqdm
 
 __all__ = ["NoiseRobustness", "NoiseShares"]
 

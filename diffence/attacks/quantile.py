@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from diffence import classifiers, metrics
 from diffence.attacks.base import Attack, Family, Outputs, as_array
 from diffence.attacks.target import Images, Target
+from diffence.progress import tqdm
 from diffence.training import one_torch_thread
 
 __all__ = ["ImageOutputs", "QuantileRegression"]

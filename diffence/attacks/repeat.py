@@ -9,7 +9,6 @@ from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from tqdm.auto import tqdm
 
 from diffence import metrics
 from diffence.attacks.answers import AnswerOutputs, answer_features
@@ -17,6 +16,7 @@ from diffence.attacks.base import Attack, Family, Outputs
 from diffence.attacks.logistic import Logistic
 from diffence.attacks.perturb import checked_count, checked_images
 from diffence.attacks.target import Images, Target
+from diffence.progress import tqdm
 
 __all__ = ["AnswersAttack", "RepeatQueries"]
 

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from tqdm.auto import tqdm
 
 from diffence import metrics
 from diffence.attacks.base import Attack, Family, Outputs
+from diffence.progress import tqdm
 from diffence.training import one_torch_thread
 
 __all__ = ["Salem"]

@@ -144,7 +144,7 @@ class AuditReport:
         return f"<AuditReport: strongest {self.worst.attack!r}, AUC {auc.value:.3f} [{auc.low:.3f}, {auc.high:.3f}]>"
 
     def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(self.text())}</pre>"
+        return f'<pre style="font-family: monospace">{html.escape(self.text())}</pre>'
 
     def to_html(self, path: str | os.PathLike[str]) -> None:
         """Write the page: one file that needs no network, whole or not at all."""

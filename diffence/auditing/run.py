@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from joblib import Parallel, delayed
 from numpy.typing import ArrayLike, NDArray
-from tqdm.auto import tqdm
 
 from diffence import metrics
 from diffence.attacks import AnswerOutputs, Attack, Correctness, Evaluation, Outputs, RepeatQueries, Target, evaluate
@@ -27,6 +26,7 @@ from diffence.data import Dataset
 from diffence.fence import Diffence
 from diffence.images import as_images
 from diffence.metrics import Estimate
+from diffence.progress import tqdm
 from diffence.results import Results
 from diffence.training import one_torch_thread
 from diffence.wrapping import NormStat

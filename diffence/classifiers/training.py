@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from tqdm.auto import tqdm
 
 from diffence import data
 from diffence.classifiers.base import Classifier
 from diffence.classifiers.inputs import Images, Inputs, Labels, Values, accuracy, class_labels, device_of, predict
 from diffence.classifiers.registry import NETWORKS, build, load, save
 from diffence.files import load_tensors, save_tensors
+from diffence.progress import tqdm
 from diffence.training import Interrupts, bf16_helps
 
 __all__ = ["add_arguments", "run", "train"]

@@ -7,9 +7,9 @@ import pathlib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm.auto import tqdm
 
 from diffence.data.dataset import Dataset
+from diffence.progress import tqdm
 
 __all__ = ["read", "recognises"]
 

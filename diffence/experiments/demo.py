@@ -14,7 +14,6 @@ import time
 from typing import Literal
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from diffence import classifiers
 from diffence.attacks import standard_attacks
@@ -23,6 +22,7 @@ from diffence.data import repeats as disjoint_splits
 from diffence.engine import Engine
 from diffence.experiments.settings import evaluate_settings, image_grid, make_report, pool_outcomes, tabulate
 from diffence.fence import Diffence
+from diffence.progress import tqdm
 from diffence.report import Report, text_table, write
 from diffence.results import Results
 from diffence.unets import DDPMConfig, train_diffusion

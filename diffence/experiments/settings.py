@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from diffence import metrics, report, selection
 from diffence.answers import Answer, Samples
@@ -22,6 +21,7 @@ from diffence.attacks import Attack, Evaluation, Outputs, compare, evaluate, poo
 from diffence.data import Dataset, Splits
 from diffence.fence import Diffence
 from diffence.metrics import Estimate
+from diffence.progress import tqdm
 from diffence.report import (
     STRONGEST,
     UNDEFENDED,

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from diffence import _core
 from diffence.files import load_tensors, save_tensors
 from diffence.images import as_images
+from diffence.progress import tqdm
 from diffence.training import Interrupts, bf16_helps
 from diffence.unets.checkpoint import save
 from diffence.unets.ddpm import DDPMConfig, DDPMUNet
