@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         parsed.run(parsed)
     except KeyboardInterrupt as interrupt:
-        print(f"diffence {parsed.command}: interrupted; {interrupt or 'nothing is half written'}", file=sys.stderr)
+        print(f"diffence {parsed.command}: interrupted; {str(interrupt) or 'nothing is half written'}", file=sys.stderr)
         return 130
     except AssertionError as error:
         print(f"diffence {parsed.command}: {error}", file=sys.stderr)

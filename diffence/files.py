@@ -11,13 +11,14 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
+from importlib import metadata
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-__all__ = ["DAMAGED_NPZ", "atomic_path", "load_intact", "load_tensors", "save_tensors", "write_text"]
+__all__ = ["DAMAGED_NPZ", "atomic_path", "load_intact", "load_tensors", "made_with", "save_tensors", "write_text"]
 
 _CONFIG_KEY = "diffence"
 
@@ -81,12 +82,12 @@ def load_tensors(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, tor
         raise FileNotFoundError(f"{path}: no such file; expected a diffence {kind} file")
     try:
         with safe_open(path, framework="pt") as opened:
-            metadata = opened.metadata() or {}
+            notes = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path}: not a readable safetensors file (truncated or another format): {error}") from error
     try:
-        note = json.loads(metadata[_CONFIG_KEY])
+        note = json.loads(notes[_CONFIG_KEY])
         found, config = note["kind"], note["config"]
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(
@@ -109,3 +110,8 @@ def load_intact(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, torc
         given.replace(aside)
         warnings.warn(f"{error}; it is kept as {aside.name}, and made again", stacklevel=4)
         return None
+
+
+def made_with() -> dict[str, str]:
+    """The versions that kept results depend on: what others made is not used."""
+    return {"diffence": metadata.version("diffence"), "torch": str(torch.__version__)}

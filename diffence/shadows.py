@@ -16,7 +16,6 @@ import pathlib
 import threading
 import types
 from collections.abc import Callable, Mapping, Sequence
-from importlib import metadata
 from typing import Any, NamedTuple, Self
 
 import joblib
@@ -32,7 +31,7 @@ from diffence.attacks.target import Images, Target
 from diffence.classifiers.inputs import class_labels
 from diffence.classifiers.training import _STATE_KIND as STATE_KIND
 from diffence.data import normalisation
-from diffence.files import load_intact, save_tensors
+from diffence.files import load_intact, made_with, save_tensors
 from diffence.images import as_images
 from diffence.progress import tqdm
 from diffence.training import one_torch_thread
@@ -232,7 +231,7 @@ class Shadows:
             "seed": seed,
             "mean": list(self._task.mean),
             "std": list(self._task.std),
-            "versions": _versions(),
+            "versions": made_with() | {"format": "1"},
             **made_by,
         }
         asked = {"network": key, "queries": [list(query) for query in self._task.queries], "wrap": wrapped}
@@ -460,10 +459,6 @@ def _device(module: Any) -> torch.device:
 
 
 # ---- what the cache goes by --------------------------------------------------------------------------------------
-
-
-def _versions() -> dict[str, str]:
-    return {"diffence": metadata.version("diffence"), "torch": str(torch.__version__), "format": "1"}
 
 
 def _name(key: dict[str, Any]) -> str:

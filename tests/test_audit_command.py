@@ -83,19 +83,41 @@ def test_model_files_answer_like_the_model(files: dict[str, pathlib.Path], model
 def test_answers_are_kept_for_each_model_file(
     files: dict[str, pathlib.Path], tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = Net().eval()
+    class Twice(Net):  # the same name, parts and weights, and other code
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = 2 * self.layer(images.flatten(1))
+            return result
+
+    Twice.__name__ = "Net"
+    other, twice = Net().eval(), Twice().eval()
+    twice.load_state_dict(NET.state_dict())
     with torch.no_grad():
         other.layer.bias.add_(1)
-    torch.jit.script(other).save(str(tmp_path / "other.pt"))
-    torch.export.save(torch.export.export(other, (torch.rand(4, 1, 6, 6),)), str(tmp_path / "other.pt2"))
+    for name, module in (("other", other), ("twice", twice)):
+        torch.jit.script(module).save(str(tmp_path / f"{name}.pt"))
+        torch.export.save(torch.export.export(module, (torch.rand(4, 1, 6, 6),)), str(tmp_path / f"{name}.pt2"))
     kept, tables = tmp_path / "kept", {}
-    for count, model in enumerate(("m.pt", "fixed.pt2", "ours.safetensors", "other.pt", "other.pt2"), 1):
+    models = ("m.pt", "fixed.pt2", "ours.safetensors", "other.pt", "other.pt2", "twice.pt", "twice.pt2")
+    for count, model in enumerate(models, 1):
         path = files.get(model, tmp_path / model)
         for _ in range(2):
             assert run(files, "--model", path, "--folder", kept) == 0
             assert len(list(kept.glob("*.safetensors"))) == count
             shown = capsys.readouterr().out
             assert tables.setdefault(model, shown) == shown
+
+
+def test_ctrl_c_says_how_to_go_on(
+    files: dict[str, pathlib.Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("diffence.auditing.command.audit", stopped)
+    assert run(files, "--model", "m.pt") == 130
+    assert capsys.readouterr().err == "diffence audit: interrupted; nothing is half written\n"
+    assert run(files, "--model", "m.pt", "--folder", "kept") == 130
+    assert capsys.readouterr().err == "diffence audit: interrupted; the same command goes on from kept\n"
 
 
 def test_images_and_answers_give_the_same_table(

@@ -134,6 +134,7 @@ def test_predicts_what_the_network_does(gpu: Any, diffusion: DiffusionModel, pre
     assert relative(eps, want) < BOUNDS[precision]
     alone = [engine.predict_noise(x[i : i + 1], t[i : i + 1]) for i in range(9)]
     assert torch.equal(torch.cat(alone), eps)
+    np.testing.assert_array_equal(engine.predict_noise(x.numpy(), t.numpy()), eps.numpy())
     assert set(engine.memory()) == {"weights", "arena"}
     assert {"conv tiled" if precision != "fp32" else "conv plain", "norm"} <= {
         step["kind"] for step in engine.profile(4)

@@ -316,13 +316,13 @@ def test_whatever_differs_is_trained_anew(
     assert len(trainings) == 4
 
 
-def test_other_versions_are_trained_anew(
+def test_othermade_with_are_trained_anew(
     trained: pathlib.Path, tmp_path: pathlib.Path, trainings: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = copied(trained, tmp_path)
-    versions = module._versions()
+    versions = module.made_with()
     for changed in ({"diffence": "9.9"}, {"torch": "9.9"}):
-        monkeypatch.setattr(module, "_versions", lambda changed=changed: versions | changed)
+        monkeypatch.setattr(module, "made_with", lambda changed=changed: versions | changed)
         trainings.clear()
         make(folder).train()
         assert len(trainings) == 4

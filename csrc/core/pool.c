@@ -185,7 +185,8 @@ void df_parallel_for(int32_t threads, int64_t tasks, df_task *fn, void *context)
     pthread_mutex_unlock(&pool.lock);
     work(0);
     double start;
-    for (int64_t look = 0; atomic_load_explicit(&pool.busy, memory_order_acquire) && look_again(look, &start);)
+    int64_t look = 0;
+    while (atomic_load_explicit(&pool.busy, memory_order_acquire) && look_again(look, &start))
         look++;
     pthread_mutex_lock(&pool.lock);
     while (atomic_load_explicit(&pool.busy, memory_order_acquire))

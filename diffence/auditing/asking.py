@@ -7,8 +7,7 @@ import os
 import pathlib
 import re
 from collections import Counter
-from collections.abc import Callable
-from importlib import metadata
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from diffence.attacks import Target
 from diffence.attacks.target import Images
 from diffence.auditing.targets import Asked, program_of
 from diffence.fence import Diffence
-from diffence.files import load_intact, save_tensors
+from diffence.files import load_intact, made_with, save_tensors
 
 __all__ = ["KeptAnswers", "ask_in_pieces", "identity_of"]
 
@@ -82,62 +81,61 @@ def ask_in_pieces(target: Target, bar: Any, batch: int, kept: KeptAnswers | None
 
         return answer
 
+    def rekeyed() -> Target:
+        return ask_in_pieces(target.rekeyed(), bar, batch, None if kept is None else kept.rekeyed())
+
     return Target(
         by_piece("logits", target),
-        by_piece("labels", target.labels) if target.ask_labels is not None else None,
-        None
-        if target.rekey is None
-        else lambda: ask_in_pieces(target.rekeyed(), bar, batch, None if kept is None else kept.rekeyed()),
+        None if target.ask_labels is None else by_piece("labels", target.labels),
+        None if target.rekey is None else rekeyed,
     )
 
 
 def identity_of(model: Asked, options: dict[str, Any], version: str | None) -> str:
     """What the answers of `model` depend on, as a hash: weights, settings, key, versions of diffence and torch.
 
-    The code of a module's own `forward` is not seen, nor anything of a function: `version` stands for it. Raises
-    ValueError where a function has none.
+    options: how it is asked, see `as_target`. The code of a module's own `forward` is not seen, nor anything of a
+    function: `version` stands for it. Raises ValueError where a function has none.
     """
-    digest = hashlib.sha256()
-
-    def add(*facts: object) -> None:
-        digest.update("\n".join(map(str, facts)).encode() + b"\0")
-
-    add(metadata.version("diffence"), torch.__version__, version)
-    bare = isinstance(getattr(model, "__self__", None), Diffence) and getattr(model, "__name__", "") == "classify"
-    fence = model.__self__ if bare else model  # type: ignore[union-attr]
-    if isinstance(fence, Diffence):
-        add("classifier" if bare else "fence", fence.classifier_settings())
-        if not bare:
-            engine = fence.engine
-            add(fence.settings(), fence.key.hex(), fence.interval_, fence.diffusion.fingerprint)
-            add(engine.device.type, engine.precision, engine.isa, engine.direct)
-        _add_module(fence.classifier, add, digest)
+    facts: list[object] = [made_with(), version]
+    module: torch.nn.Module | None = None
+    owner = getattr(model, "__self__", None)
+    if isinstance(model, Diffence):
+        engine, module = model.engine, model.classifier
+        facts += ["fence", model.settings(), model.classifier_settings(), model.key.hex(), model.interval_]
+        facts += [model.diffusion.fingerprint, engine.device.type, engine.precision, engine.isa, engine.direct]
+    elif isinstance(owner, Diffence) and model == owner.classify:
+        module = owner.classifier
+        facts += ["classifier of a fence", owner.classifier_settings()]
+    elif isinstance(model, torch.nn.Module):
+        module = model
+        facts += ["module", options]
+    elif version is not None:
+        facts += ["function", options, getattr(model, "__qualname__", type(model).__name__)]
     else:
-        add(options)
-        if isinstance(model, torch.nn.Module):
-            _add_module(model, add, digest)
-        elif version is None:
-            raise ValueError(
-                "version: a function does not tell which model it asks; name it, so that its kept answers are not "
-                "taken for those of another one"
-            )
-        else:
-            add("function", getattr(model, "__qualname__", type(model).__name__))
+        raise ValueError(
+            "version: a function does not tell which model it asks; name it, so that its kept answers are not taken "
+            "for those of another one"
+        )
+    digest = hashlib.sha256()
+    for fact in [*facts, *(() if module is None else _facts_of(module))]:
+        digest.update(fact if isinstance(fact, bytes) else f"{fact}\n".encode())
     return digest.hexdigest()
 
 
-def _add_module(module: torch.nn.Module, add: Callable[..., None], digest: Any) -> None:
-    add(type(module).__qualname__, re.sub(r"0x[0-9a-f]+", "", repr(module)))  # no addresses
+def _facts_of(module: torch.nn.Module) -> Iterator[object]:
+    """Its parts, its code where it brings that along, and its weights."""
+    yield type(module).__qualname__
+    yield re.sub(r"0x[0-9a-f]+", "", repr(module))  # without addresses
     for part in module.modules():
         if isinstance(part, torch.jit.ScriptModule) and hasattr(part, "forward"):
-            add(part.code)
+            yield part.code
+    state: dict[str, Any] = module.state_dict()
     program = program_of(module)
-    state = module.state_dict()
     if program is not None:
-        add(program.graph_module.code)
-        state = {**program.state_dict, **{name: value for name, value in program.constants.items()}}
+        yield program.graph_module.code
+        state = {**program.state_dict, **program.constants}
     for name, value in sorted(state.items()):
         if isinstance(value, torch.Tensor):
-            plain = value.detach().cpu().contiguous()
-            add(name, plain.dtype, tuple(plain.shape))
-            digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
+            yield f"{name} {value.dtype} {tuple(value.shape)}"
+            yield value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

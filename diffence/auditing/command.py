@@ -63,17 +63,22 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError("--proven: says how --max-auc is meant, which is missing")
     members, nonmembers = (_samples(path, arguments) for path in (arguments.members, arguments.nonmembers))
     model, options = _model(arguments, isinstance(members, Outputs) and isinstance(nonmembers, Outputs))
-    report = audit(
-        model,
-        members,
-        nonmembers,
-        arguments.attacks,
-        known=arguments.known,
-        seed=arguments.seed,
-        title=f"Membership audit of {(arguments.model or arguments.members).name}",
-        folder=arguments.folder,
-        **options,
-    )
+    try:
+        report = audit(
+            model,
+            members,
+            nonmembers,
+            arguments.attacks,
+            known=arguments.known,
+            seed=arguments.seed,
+            title=f"Membership audit of {(arguments.model or arguments.members).name}",
+            folder=arguments.folder,
+            **options,
+        )
+    except KeyboardInterrupt:
+        if arguments.folder is None:
+            raise
+        raise KeyboardInterrupt(f"the same command goes on from {arguments.folder}") from None
     print(f"\n{report.text()}\n")
     for path, write in (
         (arguments.html, report.to_html),
