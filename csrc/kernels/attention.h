@@ -84,11 +84,8 @@ static void attention_pack(const df_call *call, const value *k, const value *v, 
     for (int64_t j = 0; j < df_round_up(positions, COLUMNS); j += LANES) /* words, for a row's terms are a column's */
         for (int64_t i = 0; i < dim; i += LANES * PAIR) {
             vu rows[LANES];
-            V_UNROLL for (int r = 0; r < LANES; r++) {
-                const int64_t position = j + r;
-                rows[r] = attention_words(k + df_min(position, positions - 1) * call->pitch[1] + i,
-                                          position < positions ? dim - i : 0);
-            }
+            V_UNROLL for (int r = 0; r < LANES; r++) /* beyond the last key it again, whose scores are not used */
+                rows[r] = attention_words(k + df_min(j + r, positions - 1) * call->pitch[1] + i, dim - i);
             v_transpose(rows);
             for (int64_t w = 0; w < df_min(LANES, packed_words(dim) - i / PAIR); w++)
                 v_store_words(s->keys + packed_at(dim, i + w * PAIR, j), (vf)rows[w]);
