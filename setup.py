@@ -21,6 +21,9 @@ from setuptools.errors import CompileError
 # Not -ffast-math or -Ofast, not even to link: they switch the whole Python process to flush-to-zero. Contraction is off
 # because the kernels say themselves where a multiplication and an addition are fused.
 COMPILE = ["-std=c11", "-O3", "-ffp-contract=off", "-pthread", "-fvisibility=hidden", "-D_GNU_SOURCE"]
+# Without this the inner loop of the matrix products begins where the code before it happens to end: of builds that
+# differ elsewhere, some were 10 to 12 % slower on Zen 3.
+COMPILE += ["-falign-loops=64"]
 WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Wstrict-prototypes", "-Wmissing-prototypes", "-Werror"]
 INCLUDE = ["csrc/include", "csrc"]
 

@@ -8,8 +8,10 @@ enum {
     DEPTH =
         256 * PAIR, /* terms of a piece: with COLUMNS of AVX2 one of packed columns fills half of a 32 KiB L1 cache */
     COLUMNS = 2 * LANES,
-    BLOCK = ROWS * (96 / ROWS), /* rows that share a pass over the columns */
-    STEP = V_TILED ? 16 : 1     /* words of a sum that are multiplied at once */
+    BLOCK = ROWS * (96 / ROWS),  /* rows that share a pass over the columns */
+    STEP = V_TILED ? 16 : 1,     /* words of a sum that are multiplied at once */
+    ROWS_AHEAD = V_SET == V_AVX2 /* whether they are fetched: measured on Zen 3 alone, where rows from the third cache
+                                  * came too late */
 };
 
 /* Words of packed columns, and of rows, for sums of this many terms: whole steps, filled up with zeros. */
@@ -98,19 +100,24 @@ static void gemm(int64_t rows, int64_t depth, const term *a, int64_t lda, const 
 
 /* c[rows][COLUMNS] (+)= a[rows][depth] b[depth][COLUMNS]; rows is a constant where this is inlined. From `next` on,
  * `step` bytes for each word of the depth are fetched on the way, into the second cache, for the first is full: one at a
- * time, since a burst of them fills the queue that everything else waits in. */
+ * time, since a burst of them fills the queue that everything else waits in. The next rows may be fetched too. */
 V_INLINE void gemm_rows(const int rows, int64_t depth, const term *a, int64_t lda, const term *b, float *c, int64_t ldc,
                         bool first, const char *next, int64_t step) {
     enum { GROUPS = (ROWS + 2) / 3 };
     vf sum[ROWS][2];
     const term *row[GROUPS];
     const int groups = (rows + 2) / 3;
+    const term *ahead = a + rows * lda;
     V_UNROLL for (int g = 0; g < groups; g++) row[g] = a + 3 * g * lda;
     V_UNROLL for (int r = 0; r < rows; r++) sum[r][0] = sum[r][1] = v_set(0);
     for (int64_t l = 0; l < depth; l += PAIR) {
         const vf b0 = v_words(b), b1 = v_words(b + LANES * PAIR);
         __builtin_prefetch(next, 0, 2);
         next += step;
+        if (ROWS_AHEAD) {
+            __builtin_prefetch(ahead, 0, 2);
+            ahead += rows * PAIR;
+        }
         V_UNROLL for (int r = 0; r < rows; r++) {
             const vf x = v_word(row[r / 3] + r % 3 * lda);
             sum[r][0] = v_dot(x, b0, sum[r][0]);
