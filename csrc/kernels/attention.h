@@ -169,19 +169,32 @@ static void attention_values(const df_call *call, const value *residual, value *
     }
 }
 
+/* A row that attention_values will write, and what it will add, come from memory while the softmax computes. */
+V_INLINE void attention_fetch(const value *residual, const value *out, int64_t dim) {
+    for (int64_t i = 0; i < dim; i += CACHE_LINE) {
+        __builtin_prefetch(out + i, 1, 2);
+        if (residual)
+            __builtin_prefetch(residual + i, 0, 2);
+    }
+}
+
 static void attention_run(const df_call *call, int64_t task, void *scratch) {
     attention_scratch s;
     attention_layout(call, scratch, &s);
     const attention_part part = attention_part_of(call, task);
     const int64_t positions = attention_positions(call), c = call->channels, dim = c / call->parts;
+    const float scale = (float)(1.0 / sqrt((double)dim));
     attention_pack(call, part.k, part.v, &s);
     for (int64_t query = 0; query < part.queries; query += QUERIES) {
         const int64_t rows = df_min(QUERIES, part.queries - query);
+        const value *residual = part.residual ? part.residual + query * c : NULL;
+        value *out = part.output + query * c;
         attention_scores(call, part.q + query * call->pitch[0], rows, &s);
-        for (int64_t r = 0; r < rows; r++)
-            s.inverse[r] = attention_softmax(s.scores + r * df_round_up(positions, COLUMNS), positions,
-                                             (float)(1.0 / sqrt((double)dim)));
-        attention_values(call, part.residual ? part.residual + query * c : NULL, part.output + query * c, rows, &s);
+        for (int64_t r = 0; r < rows; r++) {
+            attention_fetch(residual ? residual + r * c : NULL, out + r * c, dim);
+            s.inverse[r] = attention_softmax(s.scores + r * df_round_up(positions, COLUMNS), positions, scale);
+        }
+        attention_values(call, residual, out, rows, &s);
     }
 }
 #endif

@@ -3,8 +3,8 @@
  * what it multiplies; for the others a row, size * size * channels inputs for each output pixel, is gathered in pieces
  * of DEPTH columns into a panel that stays in the cache. */
 
-/* Output channels of a task, at most: a gathered value is used in 4 to 16 passes of COLUMNS. */
-enum { OUTS = V_TILED ? 512 : 128 };
+/* Output channels of a task, at most: what it reads is used in 8 to 32 passes of COLUMNS. */
+enum { OUTS = V_TILED ? 512 : 256 };
 
 typedef struct conv_pixel {
     int64_t image;

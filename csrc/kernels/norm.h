@@ -8,8 +8,10 @@
 
 enum {
     SPAN = 16,
-    NORM_CHANNELS = 64,       /* about as many to a task, whole groups */
-    FETCHED = 2048,           /* values in advance */
+    FEW_CHANNELS = 64,   /* about as many to a task, whole groups */
+    MOST_CHANNELS = 256, /* the same where a thread has the images to itself: more of a pixel lies in one piece */
+    FETCHED = 2048,      /* values in advance, for the hardware's own fetching ends with each page */
+    NORM_AHEAD = V_SET == V_AVX512 || V_SET == V_AVX2,
     RANGES = V_AMX && !V_BF16 /* run_digits.h reads them */
 };
 
@@ -17,10 +19,14 @@ static int64_t norm_size(const df_call *call) {
     return call->channels / call->parts;
 }
 
+static int64_t norm_groups_in(const df_call *call, int64_t channels) {
+    const int64_t groups = channels / norm_size(call);
+    return groups < 1 ? 1 : df_min(groups, call->parts);
+}
+
 /* Groups of a task. */
 static int64_t norm_groups(const df_call *call) {
-    const int64_t groups = NORM_CHANNELS / norm_size(call);
-    return groups < 1 ? 1 : df_min(groups, call->parts);
+    return norm_groups_in(call, call->threads > 1 ? FEW_CHANNELS : MOST_CHANNELS);
 }
 
 static int64_t norm_tasks(df_call *call) {
@@ -29,7 +35,7 @@ static int64_t norm_tasks(df_call *call) {
 
 /* The scratch's arrays, of this many channels each: two of double, then five of float. */
 static int64_t norm_width(const df_call *call) {
-    return df_round_up(norm_groups(call) * norm_size(call), LANES);
+    return df_round_up(norm_groups_in(call, MOST_CHANNELS) * norm_size(call), LANES);
 }
 static size_t norm_scratch(const df_call *call) {
     return (size_t)norm_width(call) * (2 * sizeof(double) + 5 * sizeof(float));
@@ -75,7 +81,7 @@ V_INLINE void norm_span(const value *in, int64_t pixels, int64_t pitch, const in
         V_UNROLL for (int i = 0; i < vectors; i++) {
             const vf x = v_read_n(in + i * LANES, i == vectors - 1 ? n : LANES) - middle[i];
             sum[i] += x;
-            if (spread && V_SET == V_AVX512) /* the hardware's own fetching ends with each page */
+            if (spread && NORM_AHEAD && i * LANES % CACHE_LINE == 0)
                 __builtin_prefetch(in + i * LANES + FETCHED, 0, 2);
             if (spread)
                 square[i] = v_fma(x, x, square[i]);

@@ -394,6 +394,8 @@ V_INLINE void v_write_n(value *p, vf v, int64_t n) {
 }
 #endif
 
+enum { CACHE_LINE = 64 / sizeof(value) }; /* values */
+
 /* ---------------------------------------------------------------- words */
 
 V_INLINE vf v_word(const term *p) {

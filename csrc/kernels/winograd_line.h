@@ -8,7 +8,6 @@ enum {
     TILE = 4,
     EDGE = 6,
     STRIP = 32, /* input channels that are read at a time */
-    CACHE_LINE = 64 / sizeof(value),
     /* Whether the next tile's are fetched: with the pixels below 6 % of the network on an Intel Xeon with AVX-512, on Zen
      * 3 with AVX2 a loss. */
     OUTPUTS_AHEAD = V_SET == V_AVX512
