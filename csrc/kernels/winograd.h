@@ -5,7 +5,8 @@
  *
  * and the elementwise products, summed over the channels, are 36 matrix products [tiles][channels] x [channels][outputs],
  * one for each pair of points. A task takes a block of tiles through all three stages, so that what lies between them
- * stays in its caches; the transformed weights are read as one stream. */
+ * stays in its caches; the transformed weights are read as one stream. A large upsampled image has the outputs of four
+ * phases, with 25 points each (winograd_line.h). */
 
 enum {
     POINTS = EDGE * EDGE,
@@ -26,8 +27,48 @@ typedef struct winograd_scratch {
     int64_t input_plane, output_plane;
 } winograd_scratch;
 
+/* Rows of tiles, of an image. Phases have those of the small image. */
+static int64_t winograd_down(const df_call *call) {
+    return df_blocks(call->out_height >> winograd_phased(call), TILE);
+}
+
 static int64_t winograd_tiles(const df_call *call) {
-    return df_blocks(call->out_height, TILE) * winograd_across(call);
+    return winograd_down(call) * winograd_across(call);
+}
+
+/* Matrices of weights, of one phase. */
+static int winograd_points(const df_call *call) {
+    return winograd_phased(call) ? (EDGE - 1) * (EDGE - 1) : POINTS;
+}
+
+/* Output channels; of phases, those of all four, each filled up to whole chunks. */
+static int64_t winograd_outs(const df_call *call) {
+    return winograd_phased(call) ? 4 * df_round_up(call->out_channels, CHUNK) : call->out_channels;
+}
+
+/* Up to CHUNK of them, of one phase. */
+typedef struct winograd_chunk {
+    int64_t first, outs; /* of the output's channels */
+    bool phased;
+    int y, x;   /* the phase in either direction */
+    int64_t at; /* terms before its weights */
+} winograd_chunk;
+
+static winograd_chunk winograd_chunk_at(const df_call *call, int64_t out) {
+    const int64_t of_phase = df_round_up(call->out_channels, CHUNK), first = out % of_phase;
+    const int phase = (int)(out / of_phase);
+    const bool phased = winograd_phased(call);
+    const int64_t column = phase * df_round_up(call->out_channels, COLUMNS) + first;
+    return (winograd_chunk){.first = first,
+                            .outs = df_min(CHUNK, call->out_channels - first),
+                            .phased = phased,
+                            .y = phase / 2,
+                            .x = phase % 2,
+                            .at = winograd_points(call) * packed_at(call->channels, 0, column)};
+}
+
+static bool winograd_idle_point(const winograd_chunk *chunk, int point) {
+    return chunk->phased && (winograd_idle(chunk->y, point / EDGE) || winograd_idle(chunk->x, point % EDGE));
 }
 
 /* Terms from a tile to the next. The last vector of either input is stored whole. */
@@ -44,7 +85,7 @@ static int64_t winograd_most(const df_call *call) {
 /* Rows of tiles whose input fits into a patch. */
 static int64_t winograd_band(const df_call *call) {
     const int64_t lines = PATCH / (STRIP * (TILE * winograd_across(call) + 2));
-    return df_min(lines < EDGE ? 1 : (lines - 2) / TILE, df_blocks(call->out_height, TILE));
+    return df_min(lines < EDGE ? 1 : (lines - 2) / TILE, winograd_down(call));
 }
 
 static size_t winograd_layout(const df_call *call, int64_t tiles, float *memory, winograd_scratch *s) {
@@ -67,17 +108,17 @@ static size_t winograd_scratch_bytes(const df_call *call) {
  * costs its matrix products, its transformations, and the reading of its weights. */
 static double winograd_cost(const df_call *call, int64_t block, int64_t columns) {
     const int64_t tiles = call->images * winograd_tiles(call);
-    const int64_t tasks = df_blocks(tiles, block) * df_blocks(call->out_channels, columns);
-    const double in = (double)call->channels, out = (double)df_min(columns, call->out_channels);
+    const int64_t tasks = df_blocks(tiles, block) * df_blocks(winograd_outs(call), columns);
+    const double in = (double)call->channels, out = (double)df_min(columns, winograd_outs(call));
     const double rows = (double)(block < ROWS ? (block + ROWS) / 2 : block);
-    const double product = POINTS * in * out / (LANES * PAIR);
+    const double product = winograd_points(call) * in * out / (LANES * PAIR);
     const double task = product * (rows + READING) + (double)block * (in * 300 + out * 250) / LANES;
     return task * (double)df_blocks(tasks, call->threads > 0 ? call->threads : 1);
 }
 
 /* Tasks of equal size, as many as give each thread the same number of them, or one more for each. */
 static int64_t winograd_tasks(df_call *call) {
-    const int64_t tiles = call->images * winograd_tiles(call), chunks = df_blocks(call->out_channels, CHUNK);
+    const int64_t tiles = call->images * winograd_tiles(call), chunks = df_blocks(winograd_outs(call), CHUNK);
     const int64_t fewest = df_blocks(tiles, winograd_most(call)), threads = call->threads > 0 ? call->threads : 1;
     double best = INFINITY;
     for (int64_t parts = 1; parts <= df_min(chunks, threads); parts++) {
@@ -93,24 +134,29 @@ static int64_t winograd_tasks(df_call *call) {
             }
         }
     }
-    return df_blocks(tiles, call->block) * df_blocks(call->out_channels, call->columns);
+    return df_blocks(tiles, call->block) * df_blocks(winograd_outs(call), call->columns);
 }
 
 /* ---------------------------------------------------------------- weights */
 
 static int64_t winograd_packed(const df_call *call) {
-    return POINTS * df_round_up(call->out_channels, COLUMNS) * df_blocks(call->channels, PAIR);
+    const int64_t columns = (winograd_phased(call) ? 4 : 1) * df_round_up(call->out_channels, COLUMNS);
+    return winograd_points(call) * columns * df_blocks(call->channels, PAIR);
 }
 
 /* G g G', in double. */
-static void winograd_weight(const float *g, double u[POINTS]) {
+static void winograd_weight(const winograd_chunk *chunk, const float *g, double u[POINTS]) {
     double row[3][EDGE], column[EDGE];
     for (int y = 0; y < 3; y++) {
-        const double line[3] = {(double)g[3 * y], (double)g[3 * y + 1], (double)g[3 * y + 2]};
+        double line[3] = {(double)g[3 * y], (double)g[3 * y + 1], (double)g[3 * y + 2]};
+        if (chunk->phased)
+            winograd_line_phase(chunk->x, line);
         winograd_line_weight(line, row[y]);
     }
     for (int x = 0; x < EDGE; x++) {
-        const double line[3] = {row[0][x], row[1][x], row[2][x]};
+        double line[3] = {row[0][x], row[1][x], row[2][x]};
+        if (chunk->phased)
+            winograd_line_phase(chunk->y, line);
         winograd_line_weight(line, column);
         for (int y = 0; y < EDGE; y++)
             u[y * EDGE + x] = column[y];
@@ -141,7 +187,8 @@ static void winograd_round(double u[POINTS]) {
                 along[y][x] += later[x][i] * error[i];
             for (int i = y + 1; i < EDGE; i++)
                 below += later[y][i] * along[i][x];
-            const double near = (double)from_term(to_term((float)(*weight - along[y][x] - below)));
+            const double made_up = *weight - along[y][x] - below;
+            const double near = *weight == 0 ? 0 : (double)from_term(to_term((float)made_up)); /* 0: an idle point */
             error[x] = near - *weight;
             along[y][x] += error[x];
             *weight = near;
@@ -150,22 +197,27 @@ static void winograd_round(double u[POINTS]) {
 }
 #endif
 
-/* (out, c, 3, 3) -> [out / CHUNK][36] of the packed columns of a chunk: the order in which a task reads them. */
+/* (out, c, 3, 3) -> [phase][out / CHUNK][point] of the packed columns of a chunk: the order in which a task reads them. */
 static void winograd_pack(const df_call *call, const float *weight, float *packed) {
     const int64_t c = call->channels, filled = df_round_up(call->out_channels, COLUMNS);
     memset(packed, 0, (size_t)winograd_packed(call) * sizeof *packed);
-    for (int64_t k = 0; k < call->out_channels; k++) {
-        const int64_t first = k / CHUNK * CHUNK, columns = df_min(CHUNK, filled - first);
-        term *chunk = (term *)packed + POINTS * packed_at(c, 0, first);
-        for (int64_t i = 0; i < c; i++) {
-            double u[POINTS];
-            winograd_weight(weight + (k * c + i) * 9, u);
+    for (int64_t out = 0; out < winograd_outs(call); out += CHUNK) {
+        const winograd_chunk chunk = winograd_chunk_at(call, out);
+        const int64_t columns = df_min(CHUNK, filled - chunk.first);
+        for (int64_t k = 0; k < chunk.outs; k++)
+            for (int64_t i = 0; i < c; i++) {
+                double u[POINTS];
+                winograd_weight(&chunk, weight + ((chunk.first + k) * c + i) * 9, u);
 #if V_BF16
-            winograd_round(u);
+                winograd_round(u);
 #endif
-            for (int64_t p = 0; p < POINTS; p++)
-                chunk[p * packed_at(c, 0, columns) + packed_at(c, i, k - first)] = to_term((float)u[p]);
-        }
+                term *to = (term *)packed + chunk.at + packed_at(c, i, k);
+                for (int p = 0; p < POINTS; p++)
+                    if (!winograd_idle_point(&chunk, p)) {
+                        *to = to_term((float)u[p]);
+                        to += packed_at(c, 0, columns);
+                    }
+            }
     }
 }
 
@@ -213,42 +265,48 @@ static void winograd_inputs(const df_call *call, int64_t tile, int64_t tiles, co
 
 /* ---------------------------------------------------------------- outputs */
 
-V_INLINE void winograd_out_tile(const float *in, int64_t plane, vf y[TILE][TILE]) {
+V_INLINE void winograd_out_tile(const winograd_chunk *chunk, const float *in, int64_t plane, const bool phased,
+                                vf y[TILE][TILE]) {
     vf t[TILE][EDGE];
     V_UNROLL for (int x = 0; x < EDGE; x++) {
         vf m[EDGE], column[TILE];
-        V_UNROLL for (int i = 0; i < EDGE; i++) m[i] = v_load(in + (i * EDGE + x) * plane);
+        V_UNROLL for (int i = 0; i < EDGE; i++) {
+            const bool idle = phased && (winograd_idle(chunk->y, i) || winograd_idle(chunk->x, x));
+            m[i] = idle ? v_set(0) : v_load(in + (i * EDGE + x) * plane);
+        }
         winograd_out(m, column);
         V_UNROLL for (int i = 0; i < TILE; i++) t[i][x] = column[i];
     }
     V_UNROLL for (int i = 0; i < TILE; i++) winograd_out(t[i], y[i]);
 }
 
-/* Output channels out..out+outs-1 of some tiles. */
-static void winograd_outputs(const df_call *call, int64_t tile, int64_t tiles, int64_t out, int64_t outs,
-                             const winograd_scratch *s) {
+V_INLINE void winograd_outputs_as(const df_call *call, int64_t tile, int64_t tiles, const winograd_chunk *chunk,
+                                  const winograd_scratch *s, const bool phased) {
     const int64_t across = winograd_across(call), of_image = winograd_tiles(call), k = call->out_channels;
+    const int64_t height = call->out_height, width = call->out_width, step = phased ? 2 : 1;
     for (int64_t t = 0; t < tiles; t++) {
         const int64_t image = (tile + t) / of_image, in_image = (tile + t) % of_image;
         const int64_t y0 = in_image / across * TILE, x0 = in_image % across * TILE;
-        const int64_t rows = df_min(TILE, call->out_height - y0), columns = df_min(TILE, call->out_width - x0);
-        const int64_t at = ((image * call->out_height + y0) * call->out_width + x0) * k + out;
-        for (int64_t j = 0; j < outs; j += LANES) {
-            const int64_t n = df_min(LANES, outs - j);
-            vf y[TILE][TILE], add = v_load(call->bias + out + j);
-            winograd_out_tile(s->outputs + t * CHUNK + j, s->output_plane, y);
+        const int64_t rows = df_min(TILE, height / step - y0), columns = df_min(TILE, width / step - x0);
+        const int64_t corner = (image * height + y0 * step + chunk->y) * width + x0 * step + chunk->x;
+        const int64_t at = corner * k + chunk->first;
+        for (int64_t j = 0; j < chunk->outs; j += LANES) {
+            const int64_t n = df_min(LANES, chunk->outs - j);
+            vf y[TILE][TILE], add = v_load(call->bias + chunk->first + j);
+            winograd_out_tile(chunk, s->outputs + t * CHUNK + j, s->output_plane, phased, y);
             if (call->shift)
-                add += v_read_n((const value *)call->shift + image * k + out + j, n);
+                add += v_read_n((const value *)call->shift + image * k + chunk->first + j, n);
             for (int64_t r = 0; r < rows; r++)
                 for (int64_t c = 0; c < columns; c++) {
-                    const int64_t pixel = at + (r * call->out_width + c) * k + j;
+                    /* gcc 12 makes more of this than of strides: 15 % of this stage. */
+                    const int64_t pixel = at + (r * width + c) * step * k + j;
                     vf v = y[r][c] + add;
                     if (call->residual)
                         v += v_read_n((const value *)call->residual + pixel, n);
                     if (OUTPUTS_AHEAD) {
-                        __builtin_prefetch((const value *)call->output + pixel + TILE * k, 1);
+                        __builtin_prefetch((const value *)call->output + pixel + TILE * step * k, 1);
                         if (call->residual)
-                            __builtin_prefetch((const value *)call->residual + pixel + TILE * k);
+                            __builtin_prefetch((const value *)call->residual + pixel + TILE * step * k);
                     }
                     v_write_n((value *)call->output + pixel, v, n);
                 }
@@ -256,14 +314,25 @@ static void winograd_outputs(const df_call *call, int64_t tile, int64_t tiles, i
     }
 }
 
+static void winograd_outputs(const df_call *call, int64_t tile, int64_t tiles, const winograd_chunk *chunk,
+                             const winograd_scratch *s) {
+    if (chunk->phased)
+        winograd_outputs_as(call, tile, tiles, chunk, s, true);
+    else
+        winograd_outputs_as(call, tile, tiles, chunk, s, false);
+}
+
 /* ---------------------------------------------------------------- a task */
 
-/* The 36 products of a block for the columns of a chunk, whose weights u lie in the order of their use. */
-static void winograd_products(const df_call *call, int64_t tiles, int64_t columns, const term *u,
+/* The products of a block for a chunk, whose weights lie in the order of their use. */
+static void winograd_products(const df_call *call, int64_t tiles, const winograd_chunk *chunk,
                               const winograd_scratch *s) {
     const int64_t depth = call->channels, pitch = winograd_pitch(call);
-    for (int64_t p = 0; p < POINTS; p++)
-        for (int64_t j = 0; j < columns; j += COLUMNS)
+    const term *u = (const term *)call->weight + chunk->at;
+    for (int p = 0; p < POINTS; p++) {
+        if (winograd_idle_point(chunk, p))
+            continue;
+        for (int64_t j = 0; j < chunk->outs; j += COLUMNS)
             for (int64_t l = 0; l < depth; l += DEPTH) {
                 const int64_t piece = df_min(DEPTH, depth - l);
                 const term *next = u + packed_at(piece, 0, COLUMNS);
@@ -271,20 +340,20 @@ static void winograd_products(const df_call *call, int64_t tiles, int64_t column
                      CHUNK, l == 0, next);
                 u = next;
             }
+    }
 }
 
 static void winograd_run(const df_call *call, int64_t task, void *scratch) {
-    const int64_t parts = df_blocks(call->out_channels, call->columns);
+    const int64_t parts = df_blocks(winograd_outs(call), call->columns);
     const int64_t tile = task / parts * call->block, first = task % parts * call->columns;
     const int64_t tiles = df_min(call->block, call->images * winograd_tiles(call) - tile);
-    const int64_t end = df_min(first + call->columns, call->out_channels);
+    const int64_t end = df_min(first + call->columns, winograd_outs(call));
     winograd_scratch s;
     winograd_layout(call, tiles, scratch, &s);
     winograd_inputs(call, tile, tiles, &s);
     for (int64_t out = first; out < end; out += CHUNK) {
-        const int64_t outs = df_min(CHUNK, end - out);
-        winograd_products(call, tiles, df_round_up(outs, COLUMNS),
-                          (const term *)call->weight + POINTS * packed_at(call->channels, 0, out), &s);
-        winograd_outputs(call, tile, tiles, out, outs, &s);
+        const winograd_chunk chunk = winograd_chunk_at(call, out);
+        winograd_products(call, tiles, &chunk, &s);
+        winograd_outputs(call, tile, tiles, &chunk, &s);
     }
 }

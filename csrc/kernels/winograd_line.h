@@ -16,9 +16,33 @@ enum {
 #define WINOGRAD_A 0.70710678118654752440F
 #define WINOGRAD_B 1.41421356237309504880F
 
+/* Along a line that is upsampled, two of an output's three taps fall on the same pixel:
+ *
+ *     output[2 i] = g0 d[i-1] + (g1 + g2) d[i],   output[2 i + 1] = (g0 + g1) d[i] + g2 d[i+1]
+ *
+ * These two phases are lines of their own, as long as d, with a filter of three taps of which the last or the first is
+ * zero. So the last or the first of the six points has no weight, five multiplications are left for four outputs, and
+ * both phases share the transformed inputs. But both directions together have 4 x 25 matrices of weights instead of 36: too
+ * many to be read for a few tiles. */
+static bool winograd_phased(const df_call *call) {
+    return call->upsample && (int64_t)call->height * call->width >= 16 * TILE * TILE;
+}
+
+/* Whether a point has no weight in a phase, 0 or 1. */
+V_INLINE bool winograd_idle(int phase, int point) {
+    return point == (phase ? 0 : EDGE - 1);
+}
+
+/* The filter of a phase. */
+static void winograd_line_phase(int phase, double g[3]) {
+    const int end = phase ? 0 : 2;
+    g[1] += g[end];
+    g[end] = 0;
+}
+
 /* Tiles of a line. */
 static int64_t winograd_across(const df_call *call) {
-    return df_blocks(call->out_width, TILE);
+    return df_blocks(call->out_width >> winograd_phased(call), TILE);
 }
 
 /* G g, in double. */
@@ -33,7 +57,8 @@ static void winograd_line_weight(const double g[3], double u[EDGE]) {
 
 V_INLINE void winograd_read_as(const df_call *call, int64_t image, int64_t y, int64_t first, int64_t count, float *to,
                                const bool with_norm, const bool with_silu) {
-    const int64_t h = call->height, w = call->width, up = call->upsample, across = TILE * winograd_across(call) + 2;
+    const int64_t h = call->height, w = call->width, up = call->upsample && !winograd_phased(call);
+    const int64_t across = TILE * winograd_across(call) + 2;
     const bool second = first >= call->split;
     const int64_t pitch = second ? call->channels - call->split : call->split;
     const value *in =
@@ -64,9 +89,9 @@ V_INLINE void winograd_read_as(const df_call *call, int64_t image, int64_t y, in
 }
 
 /* Channels first..first+count-1 (of one of the inputs) of line y of an image and of the pixels beside it, as the
- * convolution reads them: upsampled, normalised, with zeros outside the image. Into [TILE * across + 2][STRIP]. */
+ * convolution reads them: upsampled (but for phases), normalised, with zeros outside the image. Into [TILE * across + 2][STRIP]. */
 static void winograd_read(const df_call *call, int64_t image, int64_t y, int64_t first, int64_t count, float *to) {
-    if (y < 0 || y >> call->upsample >= call->height)
+    if (y < 0 || y >= call->out_height >> winograd_phased(call))
         memset(to, 0, (size_t)((TILE * winograd_across(call) + 2) * STRIP) * sizeof *to);
     else if (!call->norm)
         winograd_read_as(call, image, y, first, count, to, false, false);
