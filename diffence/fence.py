@@ -52,7 +52,8 @@ class NoAgreementError(RuntimeError):
 class Diffence(torch.nn.Module):
     """`classifier`, fenced: the same call, the same labels, and logits that tell less about the training set.
 
-    classifier: a module in evaluation mode, images -> logits (B, classes).
+    classifier: a module in evaluation mode, images -> logits (B, classes). Whether an answer has the same bits in any
+        company is up to it too: compiled by torch.compile, on some processors its last bits depend on an image's place.
     diffusion: path of a checkpoint or a loaded diffusion model, best trained on the classifier's own kind of images;
         or an Engine, to be shared with other fences.
     scenario: what the defender has (paper section 3.3): 1, members and non-members: the interval of phi with the
