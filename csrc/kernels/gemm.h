@@ -100,7 +100,8 @@ static void gemm(int64_t rows, int64_t depth, const term *a, int64_t lda, const 
 
 /* c[rows][COLUMNS] (+)= a[rows][depth] b[depth][COLUMNS]; rows is a constant where this is inlined. From `next` on,
  * `step` bytes for each word of the depth are fetched on the way, into the second cache, for the first is full: one at a
- * time, since a burst of them fills the queue that everything else waits in. The next rows may be fetched too. */
+ * time, since a burst of them fills the queue that everything else waits in. The next rows
+ * may be fetched too: all of them where no other terms lie between them, else a part. */
 V_INLINE void gemm_rows(const int rows, int64_t depth, const term *a, int64_t lda, const term *b, float *c, int64_t ldc,
                         bool first, const char *next, int64_t step) {
     enum { GROUPS = (ROWS + 2) / 3 };

@@ -89,7 +89,8 @@ V_INLINE void winograd_read_as(const df_call *call, int64_t image, int64_t y, in
 }
 
 /* Channels first..first+count-1 (of one of the inputs) of line y of an image and of the pixels beside it, as the
- * convolution reads them: upsampled (but for phases), normalised, with zeros outside the image. Into [TILE * across + 2][STRIP]. */
+ * convolution reads them: upsampled (but for phases), normalised, with zeros outside the image. Into
+ * [TILE * across + 2][STRIP]. */
 static void winograd_read(const df_call *call, int64_t image, int64_t y, int64_t first, int64_t count, float *to) {
     if (y < 0 || y >= call->out_height >> winograd_phased(call))
         memset(to, 0, (size_t)((TILE * winograd_across(call) + 2) * STRIP) * sizeof *to);
