@@ -168,7 +168,8 @@ static void winograd_weight(const winograd_chunk *chunk, const float *g, double 
  * before it do to the outputs: a third of the errors of weights goes away, a sixth of all. The outputs of random inputs
  * change by e' (R x R) e where e are the errors of the 36 weights and R = (A A') * (B' B), 6 x 6, one for either direction.
  * With R = L D L' that is a weighted sum of the squares of (L' e L)[y][x], in which e[y][x] has the factor 1 and all others
- * are later ones. (Inputs that are not random, but smooth: about a ninth instead of a sixth.) */
+ * are later ones. (Inputs that are not random, but smooth: about a ninth instead of a sixth.) The idle points of a phase
+ * come first, as zeros, or last, where nothing makes up for them. */
 static void winograd_round(double u[POINTS]) {
     static const double later[EDGE][EDGE] = {/* L' without its diagonal */
                                              {0, 0.72727, 0.72727, 0.27273, 0.27273, 0},
@@ -187,8 +188,7 @@ static void winograd_round(double u[POINTS]) {
                 along[y][x] += later[x][i] * error[i];
             for (int i = y + 1; i < EDGE; i++)
                 below += later[y][i] * along[i][x];
-            const double made_up = *weight - along[y][x] - below;
-            const double near = *weight == 0 ? 0 : (double)from_term(to_term((float)made_up)); /* 0: an idle point */
+            const double near = (double)from_term(to_term((float)(*weight - along[y][x] - below)));
             error[x] = near - *weight;
             along[y][x] += error[x];
             *weight = near;

@@ -128,14 +128,15 @@ static void test_norm(void) {
                 release(scale);
                 release(shift);
             }
-    /* More groups than a task takes; and so many pixels that a sum in float alone would drift. */
-    df_call large[] = {call_of(1, 128, 32, 32), call_of(1, 6, 300, 301)};
+    /* More groups than a task takes, whether or not threads share an image; and so many pixels that a sum in float alone
+     * would drift. */
+    df_call large[] = {call_of(2, 320, 20, 20), call_of(1, 6, 300, 301)};
     large[0].parts = 32, large[0].silu = true;
     large[1].parts = 3;
     for (int i = 0; i < 2; i++) {
         large[i].epsilon = 1e-6F;
         float *x = guarded_terms(output_values(&large[i]), 3);
-        float *scale = guarded_random(128, 1), *shift = guarded_random(128, 1);
+        float *scale = guarded_random(320, 1), *shift = guarded_random(320, 1);
         check_norm(large[i], 0, x, scale, shift, 6e-7, "large norm");
         release(x);
         release(scale);
