@@ -119,7 +119,7 @@ static void attention_scores(const df_call *call, const value *q, int64_t rows, 
         for (int64_t l = 0; l < dim; l += DEPTH) {
             const int64_t piece = df_min(DEPTH, dim - l);
             const term *keys = s->keys + packed_at(dim, l, j);
-            gemm(rows, piece, queries + l, pitch, keys, s->scores + j, filled, l == 0,
+            gemm(rows, piece, queries + l, pitch, keys, s->scores + j, filled, sum_at(l),
                  keys + packed_at(piece, 0, COLUMNS));
         }
 }
@@ -155,7 +155,7 @@ static void attention_values(const df_call *call, const value *residual, value *
         for (int64_t l = 0; l < positions; l += DEPTH) {
             const int64_t piece = df_min(DEPTH, positions - l);
             const term *values = s->values + packed_at(positions, l, i);
-            gemm(rows, piece, (const term *)s->scores + l, filled * PAIR, values, s->sums, COLUMNS, l == 0,
+            gemm(rows, piece, (const term *)s->scores + l, filled * PAIR, values, s->sums, COLUMNS, sum_at(l),
                  values + packed_at(piece, 0, COLUMNS));
         }
         for (int64_t r = 0; r < rows; r++)

@@ -109,8 +109,8 @@ static void conv_convert(const df_call *call, int64_t first, int64_t rows, int64
     }
 }
 
-static void conv_finish(const df_call *call, const conv_scratch *s, int64_t row, int64_t rows, int64_t out,
-                        int64_t outs) {
+V_INLINE void conv_finish_as(const df_call *call, const conv_scratch *s, int64_t row, int64_t rows, int64_t out,
+                             int64_t outs, const bool streamed) {
     const int64_t k = call->out_channels, pixels_of_image = (int64_t)call->out_height * call->out_width;
     for (int64_t i = 0; i < rows; i++) {
         const value *shift = call->shift ? (const value *)call->shift + (row + i) / pixels_of_image * k + out : NULL;
@@ -123,9 +123,21 @@ static void conv_finish(const df_call *call, const conv_scratch *s, int64_t row,
                 v += v_read_n(shift + j, n);
             if (residual)
                 v += v_read_n(residual + j, n);
-            v_write_n(output + j, v, n);
+            if (streamed)
+                v_stream(output + j, v);
+            else
+                v_write_n(output + j, v, n);
         }
     }
+}
+
+static void conv_finish(const df_call *call, const conv_scratch *s, int64_t row, int64_t rows, int64_t out,
+                        int64_t outs) {
+    if (streams(call)) {
+        conv_finish_as(call, s, row, rows, out, outs, true);
+        v_streamed();
+    } else
+        conv_finish_as(call, s, row, rows, out, outs, false);
 }
 
 /* Columns out..out+outs-1 of some rows, over the terms l..l+piece-1: a are the rows' values from term l on. */
@@ -134,7 +146,7 @@ static void conv_multiply(const df_call *call, int64_t rows, int64_t depth, int6
     const int64_t apart = packed_at(depth, 0, COLUMNS);
     const term *b = (const term *)call->weight + packed_at(depth, l, out);
     for (int64_t j = 0; j < outs; j += COLUMNS, b += apart)
-        gemm(rows, piece, a, lda, b, s->sums + j, OUTS, l == 0, j + COLUMNS < outs ? b + apart : NULL);
+        gemm(rows, piece, a, lda, b, s->sums + j, OUTS, sum_at(l), j + COLUMNS < outs ? b + apart : NULL);
 }
 
 #if !V_BF16

@@ -14,6 +14,15 @@ enum {
                                   * came too late */
 };
 
+/* What a product does with c: c = a b; c += a b, where a b is summed from zero, as pieces are; or a b is added to it term by
+ * term, as one sum that goes on. */
+typedef enum gemm_sum { SUM_FIRST, SUM_PIECE, SUM_ON } gemm_sum;
+
+/* Of the piece that begins with term l. */
+V_INLINE gemm_sum sum_at(int64_t l) {
+    return l == 0 ? SUM_FIRST : SUM_PIECE;
+}
+
 /* Words of packed columns, and of rows, for sums of this many terms: whole steps, filled up with zeros. */
 V_INLINE int64_t packed_words(int64_t depth) {
     return df_round_up(df_blocks(depth, PAIR), STEP);
@@ -43,11 +52,11 @@ V_INLINE void tiles_close(void) {}
 #if V_TILED
 /* c[16 or 32][COLUMNS] (+)= a[16 or 32][depth] times packed columns. Depth: whole steps. */
 V_INLINE void tile_gemm(const bool two, int64_t depth, const term *a, int64_t lda, const term *b, float *c, int64_t ldc,
-                        bool first) {
+                        gemm_sum goal) {
     const int64_t apart = lda * (int64_t)sizeof *a, wide = COLUMNS * PAIR * (int64_t)sizeof *b;
     const int64_t line = ldc * (int64_t)sizeof *c;
     TILES_BARRIER();
-    if (first) {
+    if (goal == SUM_FIRST) {
         tile_zero(0);
         tile_zero(1);
         tile_zero(2);
@@ -84,33 +93,36 @@ V_INLINE void tile_gemm(const bool two, int64_t depth, const term *a, int64_t ld
 /* c[rows][COLUMNS] (+)= a[rows][depth] b[depth][COLUMNS]. There must be room for rows and c up to a multiple of ROWS, and
  * zeros in rows up to whole steps. */
 static void gemm(int64_t rows, int64_t depth, const term *a, int64_t lda, const term *b, float *c, int64_t ldc,
-                 bool first, const term *next) {
+                 gemm_sum goal, const term *next) {
     (void)next; /* the hardware keeps up */
     const int64_t filled = packed_words(depth) * PAIR;
     for (int64_t r = 0; r < rows; r += ROWS, a += ROWS * lda, c += ROWS * ldc)
         if (rows - r > TILE_ROWS)
-            tile_gemm(true, filled, a, lda, b, c, ldc, first);
+            tile_gemm(true, filled, a, lda, b, c, ldc, goal);
         else
-            tile_gemm(false, filled, a, lda, b, c, ldc, first);
+            tile_gemm(false, filled, a, lda, b, c, ldc, goal);
 }
 #else
 /* Hides how a pointer came about. Left alone, gcc 12 keeps one pointer for each row of the tile, more than there are
  * registers; like this there is one for three rows, which differ by 0, 1 and 2 times the stride. */
 #define V_KEEP(pointer) __asm__("" : "+r"(pointer))
 
-/* c[rows][COLUMNS] (+)= a[rows][depth] b[depth][COLUMNS]; rows is a constant where this is inlined. From `next` on,
+/* c[rows][COLUMNS] (+)= a[rows][depth] b[depth][COLUMNS], as `goal` says; rows is a constant where this is inlined. From `next` on,
  * `step` bytes for each word of the depth are fetched on the way, into the second cache, for the first is full: one at a
  * time, since a burst of them fills the queue that everything else waits in. The next rows
  * may be fetched too: all of them where no other terms lie between them, else a part. */
 V_INLINE void gemm_rows(const int rows, int64_t depth, const term *a, int64_t lda, const term *b, float *c, int64_t ldc,
-                        bool first, const char *next, int64_t step) {
+                        gemm_sum goal, const char *next, int64_t step) {
     enum { GROUPS = (ROWS + 2) / 3 };
     vf sum[ROWS][2];
     const term *row[GROUPS];
     const int groups = (rows + 2) / 3;
     const term *ahead = a + rows * lda;
     V_UNROLL for (int g = 0; g < groups; g++) row[g] = a + 3 * g * lda;
-    V_UNROLL for (int r = 0; r < rows; r++) sum[r][0] = sum[r][1] = v_set(0);
+    V_UNROLL for (int r = 0; r < rows; r++) {
+        sum[r][0] = goal == SUM_ON ? v_load(c + r * ldc) : v_set(0);
+        sum[r][1] = goal == SUM_ON ? v_load(c + r * ldc + LANES) : v_set(0);
+    }
     for (int64_t l = 0; l < depth; l += PAIR) {
         const vf b0 = v_words(b), b1 = v_words(b + LANES * PAIR);
         __builtin_prefetch(next, 0, 2);
@@ -131,8 +143,8 @@ V_INLINE void gemm_rows(const int rows, int64_t depth, const term *a, int64_t ld
         b += COLUMNS * PAIR;
     }
     V_UNROLL for (int r = 0; r < rows; r++) {
-        v_store(c, first ? sum[r][0] : v_load(c) + sum[r][0]);
-        v_store(c + LANES, first ? sum[r][1] : v_load(c + LANES) + sum[r][1]);
+        v_store(c, goal == SUM_PIECE ? v_load(c) + sum[r][0] : sum[r][0]);
+        v_store(c + LANES, goal == SUM_PIECE ? v_load(c + LANES) + sum[r][1] : sum[r][1]);
         c += ldc;
     }
 }
@@ -142,7 +154,7 @@ V_INLINE void gemm_rows(const int rows, int64_t depth, const term *a, int64_t ld
  * with each tile, because they are too many for the hardware to guess in time. (A single small tile does not wait for
  * its columns to be used again, and the hardware keeps up.) NULL: none. */
 static void gemm(int64_t rows, int64_t depth, const term *a, int64_t lda, const term *b, float *c, int64_t ldc,
-                 bool first, const term *next) {
+                 gemm_sum goal, const term *next) {
     const int64_t words = df_blocks(depth, PAIR);
     const bool fetch = next && rows >= ROWS;
     const int64_t step = fetch ? df_blocks(COLUMNS * PAIR * sizeof *b, df_blocks(rows, ROWS)) : 0;
@@ -150,7 +162,7 @@ static void gemm(int64_t rows, int64_t depth, const term *a, int64_t lda, const 
     for (int64_t tile; rows > 0; rows -= tile, a += tile * lda, c += tile * ldc, at += step * words) {
         tile = rows >= 2 * ROWS || rows == ROWS ? ROWS : rows > ROWS ? (rows + 1) / 2 : rows;
         /* clang-format off */
-#define GEMM_ROWS(n) case n: gemm_rows(n, depth, a, lda, b, c, ldc, first, at, step); break;
+#define GEMM_ROWS(n) case n: gemm_rows(n, depth, a, lda, b, c, ldc, goal, at, step); break;
         switch (tile) {
         GEMM_ROWS(1) GEMM_ROWS(2) GEMM_ROWS(3) GEMM_ROWS(4) GEMM_ROWS(5) GEMM_ROWS(6)
 #if V_ROWS > 6

@@ -17,6 +17,10 @@
 #else
 #include "kernels/winograd_line.h"
 
+#include "kernels/winograd_cut.h"
+
+#include "kernels/winograd_weights.h"
+
 #include "kernels/winograd.h"
 #if V_AMX
 #include "kernels/run_digits.h"
