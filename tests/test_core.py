@@ -13,7 +13,7 @@ HERE = pathlib.Path(__file__).parent / "core"
 def test_c_tests_pass() -> None:
     built = subprocess.run(["make", "-j2", "all"], cwd=HERE, capture_output=True, text=True)
     assert built.returncode == 0, built.stdout + built.stderr
-    ran = subprocess.run(["make", "check"], cwd=HERE, capture_output=True, text=True)
+    ran = subprocess.run(["make", "-j2", "check"], cwd=HERE, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     reports = [line for line in ran.stdout.splitlines() if " passed, " in line]
     assert len(reports) == len(list(HERE.glob("test_*.c"))), ran.stdout

@@ -238,11 +238,18 @@ static void run_shares(df_engine *engine, const group *all, int32_t begin, int32
     }
 }
 
-/* Whether there are about as many images for each thread. Then shares are the quicker way, also with one image each, by up to
- * 43 % for small networks, although each thread reads all weights (docs/performance.md). */
+/* Whether each thread takes a share of the images: where there are about as many for each, and steps so short that threads
+ * would wait for each other after each, or tiles, which want their own images in their caches (docs/performance.md). Elsewhere
+ * tasks are shared step by step, since the threads of a busy machine are not equally fast. */
 static bool may_share(const df_engine *engine, int64_t images) {
+    static const double long_steps = 1e10; /* operations of an evaluation */
+    const df_model *model = engine->model;
     const int64_t threads = engine->threads;
-    return threads > 1 && df_round_up(images, threads) * 7 <= images * 8;
+    double flop = 0;
+    for (int32_t i = 0; i < model->plan.step_count; i++)
+        flop += flop_of(&model->plan.steps[i]) * (double)images;
+    const bool tiles = model->kernels->ranges || model->kernels->half;
+    return threads > 1 && df_round_up(images, threads) * 7 <= images * 8 && (tiles || flop < long_steps);
 }
 
 /* One evaluation of the network on up to a batch of images. */
