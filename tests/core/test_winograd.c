@@ -38,22 +38,25 @@ static void test_winograd(void) {
     }
 }
 
+/* Images, channels, height, width, outputs and threads. */
+static void check_case(const int32_t of[6], conv_variant variant) {
+    df_call call = call_of(of[0], of[1], of[2], of[3]);
+    call.out_channels = of[4], call.size = 3, call.threads = of[5];
+    check_conv(DF_STEP_WINOGRAD, call, variant);
+}
+
 /* Upsampled values of 16 x 16 pixels and more, whose outputs Winograd's algorithm computes as four phases: chunks and tiles
  * that are not full, several blocks, tasks that share a phase's outputs, and all else that is read or added. */
 static void test_phases(void) {
     static const int32_t cases[][6] = {{2, 33, 16, 16, 20, 1},  {3, 8, 17, 19, 70, 2}, {1, 270, 16, 20, 33, 3},
                                        {5, 40, 16, 17, 100, 4}, {2, 20, 5, 70, 3, 1},  {1, 16, 40, 41, 256, 16}};
     for (int i = 0; i < (int)(sizeof cases / sizeof *cases); i++) {
-        const int32_t *of = cases[i];
-        df_call call = call_of(of[0], of[1], of[2], of[3]);
-        call.out_channels = of[4], call.size = 3, call.threads = of[5];
-        check_conv(DF_STEP_WINOGRAD, call,
-                   (conv_variant){.shift = i & 1,
-                                  .residual = i & 2,
-                                  .upsample = true,
-                                  .norm = i > 2,
-                                  .silu = i > 3,
-                                  .split = i == 3 ? 13 : 0});
+        check_case(cases[i], (conv_variant){.shift = i & 1,
+                                            .residual = i & 2,
+                                            .upsample = true,
+                                            .norm = i > 2,
+                                            .silu = i > 3,
+                                            .split = i == 3 ? 13 : 0});
     }
 }
 
@@ -63,16 +66,12 @@ static void test_late(void) {
     static const int32_t cases[][6] = {{1, 260, 4, 4, 130, 1}, {5, 132, 7, 5, 257, 1}, {2, 1030, 1, 1, 33, 3},
                                        {2, 520, 3, 9, 70, 4},  {5, 200, 2, 3, 170, 1}, {3, 128, 8, 8, 256, 1}};
     for (int i = 0; i < (int)(sizeof cases / sizeof *cases); i++) {
-        const int32_t *of = cases[i];
-        df_call call = call_of(of[0], of[1], of[2], of[3]);
-        call.out_channels = of[4], call.size = 3, call.threads = of[5];
-        check_conv(DF_STEP_WINOGRAD, call,
-                   (conv_variant){.shift = i & 1,
-                                  .residual = i & 2,
-                                  .upsample = i == 4,
-                                  .norm = i > 2,
-                                  .silu = i > 3,
-                                  .split = i == 3 ? 201 : 0});
+        check_case(cases[i], (conv_variant){.shift = i & 1,
+                                            .residual = i & 2,
+                                            .upsample = i == 4,
+                                            .norm = i > 2,
+                                            .silu = i > 3,
+                                            .split = i == 3 ? 201 : 0});
     }
 }
 
