@@ -41,11 +41,12 @@ V_INLINE vf exp_negative(vf x) {
 V_INLINE vf exp2_in_sum(vf y) {
     const vf rounder = v_set(12582912.0F); /* 1.5 * 2^23 */
     const vf shifted = y + rounder, f = y - (shifted - rounder), square = f * f;
-    vf low = v_fma(v_set(6.93147203e-1F), f, v_set(1.0F)),
-       high = v_fma(v_set(5.55033247e-2F), f, v_set(2.40226479e-1F));
-    high = v_fma(v_fma(v_set(1.53533619e-4F), square, v_fma(v_set(1.33988744e-3F), f, v_set(9.61843736e-3F))), square,
-                 high);
-    return (vf)((vu)v_fma(high, square, low) + ((vu)shifted << 23));
+    const vf low = v_fma(v_set(6.93147203e-1F), f, v_set(1.0F));
+    const vf middle = v_fma(v_set(5.55033247e-2F), f, v_set(2.40226479e-1F));
+    vf high = v_fma(v_set(1.33988744e-3F), f, v_set(9.61843736e-3F));
+    high = v_fma(v_set(1.53533619e-4F), square, high);
+    high = v_fma(high, square, middle);
+    return (vf)((vu)v_fma(high, square, low) + ((vu)shifted << 23)); /* n comes to lie in the exponent */
 }
 
 /* exp(x) for x <= 0, where 2e-38 may stand for what is less: beside the 1 of a softmax's largest. */

@@ -42,6 +42,14 @@ V_INLINE int64_t share_columns(df_call *call, int64_t blocks, int64_t multiple) 
     return blocks * df_blocks(call->out_channels, call->columns);
 }
 
+/* Whether a step's outputs go past the caches: 4 MiB of whole lines, which no cache keeps until they are read, and which are
+ * then not read before they are written. */
+V_INLINE bool streams(const df_call *call) {
+    const int64_t values = call->images * call->out_height * call->out_width * call->out_channels;
+    return STREAMS && values * (int64_t)sizeof(value) >= 4 << 20 && call->out_channels % CACHE_LINE == 0 &&
+           (uintptr_t)call->output % 64 == 0;
+}
+
 #if V_AMX
 #include "kernels/tiles.h"
 #else
@@ -107,10 +115,10 @@ static void gemm(int64_t rows, int64_t depth, const term *a, int64_t lda, const 
  * registers; like this there is one for three rows, which differ by 0, 1 and 2 times the stride. */
 #define V_KEEP(pointer) __asm__("" : "+r"(pointer))
 
-/* c[rows][COLUMNS] (+)= a[rows][depth] b[depth][COLUMNS], as `goal` says; rows is a constant where this is inlined. From `next` on,
- * `step` bytes for each word of the depth are fetched on the way, into the second cache, for the first is full: one at a
- * time, since a burst of them fills the queue that everything else waits in. The next rows
- * may be fetched too: all of them where no other terms lie between them, else a part. */
+/* c[rows][COLUMNS] (+)= a[rows][depth] b[depth][COLUMNS], as `goal` says; rows is a constant where this is inlined. From
+ * `next` on, `step` bytes for each word of the depth are fetched on the way, into the second cache, for the first is full:
+ * one at a time, since a burst of them fills the queue that everything else waits in. The next rows may be fetched too:
+ * all of them where no other terms lie between them, else a part. */
 V_INLINE void gemm_rows(const int rows, int64_t depth, const term *a, int64_t lda, const term *b, float *c, int64_t ldc,
                         gemm_sum goal, const char *next, int64_t step) {
     enum { GROUPS = (ROWS + 2) / 3 };

@@ -396,9 +396,8 @@ V_INLINE void v_write_n(value *p, vf v, int64_t n) {
 
 enum { CACHE_LINE = 64 / sizeof(value) }; /* values */
 
-/* Outputs that are more than the caches keep until they are read go past them, by whole lines, which are then not read
- * before they are written. v_stream: v_write to an aligned place.   v_streamed: after the last one, before another thread
- * is told. */
+/* v_stream: v_write to an aligned place, past the caches, by whole lines.   v_streamed: after the last one, before another
+ * thread is told. */
 #if V_SET == V_AVX2
 enum { STREAMS = 1 };
 V_INLINE void v_stream(value *p, vf v) {
@@ -414,13 +413,6 @@ V_INLINE void v_stream(value *p, vf v) {
 }
 V_INLINE void v_streamed(void) {}
 #endif
-
-/* Whether a step's outputs do: 4 MiB of whole lines. */
-V_INLINE bool streams(const df_call *call) {
-    const int64_t values = call->images * call->out_height * call->out_width * call->out_channels;
-    return STREAMS && values * (int64_t)sizeof(value) >= 4 << 20 && call->out_channels % CACHE_LINE == 0 &&
-           (uintptr_t)call->output % 64 == 0;
-}
 
 /* ---------------------------------------------------------------- words */
 

@@ -38,11 +38,17 @@ static void test_winograd(void) {
     }
 }
 
-/* Images, channels, height, width, outputs and threads. */
-static void check_case(const int32_t of[6], conv_variant variant) {
+/* Images, channels, height, width, outputs and threads; what else is done goes by the number of the case. */
+static void check_case(const int32_t of[6], int number, bool upsample, int32_t split) {
     df_call call = call_of(of[0], of[1], of[2], of[3]);
     call.out_channels = of[4], call.size = 3, call.threads = of[5];
-    check_conv(DF_STEP_WINOGRAD, call, variant);
+    check_conv(DF_STEP_WINOGRAD, call,
+               (conv_variant){.shift = number & 1,
+                              .residual = number & 2,
+                              .upsample = upsample,
+                              .norm = number > 2,
+                              .silu = number > 3,
+                              .split = split});
 }
 
 /* Upsampled values of 16 x 16 pixels and more, whose outputs Winograd's algorithm computes as four phases: chunks and tiles
@@ -50,14 +56,8 @@ static void check_case(const int32_t of[6], conv_variant variant) {
 static void test_phases(void) {
     static const int32_t cases[][6] = {{2, 33, 16, 16, 20, 1},  {3, 8, 17, 19, 70, 2}, {1, 270, 16, 20, 33, 3},
                                        {5, 40, 16, 17, 100, 4}, {2, 20, 5, 70, 3, 1},  {1, 16, 40, 41, 256, 16}};
-    for (int i = 0; i < (int)(sizeof cases / sizeof *cases); i++) {
-        check_case(cases[i], (conv_variant){.shift = i & 1,
-                                            .residual = i & 2,
-                                            .upsample = true,
-                                            .norm = i > 2,
-                                            .silu = i > 3,
-                                            .split = i == 3 ? 13 : 0});
-    }
+    for (int i = 0; i < (int)(sizeof cases / sizeof *cases); i++)
+        check_case(cases[i], i, true, i == 3 ? 13 : 0);
 }
 
 /* Weights that tasks of few tiles transform themselves, and tasks of many do not: several pieces of a sum, chunks and parts
@@ -65,14 +65,8 @@ static void test_phases(void) {
 static void test_late(void) {
     static const int32_t cases[][6] = {{1, 260, 4, 4, 130, 1}, {5, 132, 7, 5, 257, 1}, {2, 1030, 1, 1, 33, 3},
                                        {2, 520, 3, 9, 70, 4},  {5, 200, 2, 3, 170, 1}, {3, 128, 8, 8, 256, 1}};
-    for (int i = 0; i < (int)(sizeof cases / sizeof *cases); i++) {
-        check_case(cases[i], (conv_variant){.shift = i & 1,
-                                            .residual = i & 2,
-                                            .upsample = i == 4,
-                                            .norm = i > 2,
-                                            .silu = i > 3,
-                                            .split = i == 3 ? 201 : 0});
-    }
+    for (int i = 0; i < (int)(sizeof cases / sizeof *cases); i++)
+        check_case(cases[i], i, i == 4, i == 3 ? 201 : 0);
 }
 
 /* Outputs that are too many for the caches, while those of one image are not; of phases too. Only floats are streamed. */
@@ -158,6 +152,37 @@ static void test_silu_of_a_reader(void) {
     release(w);
 }
 
+/* Where SiLU's exponential would leave the numbers that there are: next to them errors are those of Winograd's sums. */
+static void test_far_silu(void) {
+    enum { C = 8, EDGE = 12, COUNT = C * EDGE * EDGE };
+    static const float far[] = {-1e4F, 1e4F, -300, 300, -130, 130, -100, 100, -89, 89, -87, 87, 0};
+    enum { FAR = sizeof far / sizeof *far };
+    float *x = guarded(COUNT), *y = guarded(COUNT), norm[DF_NORM_ROWS * C] = {0}, bias[64] = {0}, w[C * C * 9] = {0};
+    for (int i = 0; i < C; i++) {
+        w[(i * C + i) * 9 + 4] = norm[DF_NORM_FACTOR * C + i] = 1;
+        norm[DF_NORM_LEAST * C + i] = far[0], norm[DF_NORM_MOST * C + i] = far[1];
+    }
+    for (int i = 0; i < COUNT; i++)
+        x[i] = far[i % FAR];
+    df_call call = call_of(1, C, EDGE, EDGE);
+    call.size = 3, call.silu = true;
+    call.input[0] = x, call.norm = norm, call.bias = bias, call.output = y;
+    for (int32_t set = 1; set < set_count(); set++) {
+        const df_kernels *kernels = set_at(set);
+        if (!kernels)
+            continue;
+        float *packed = pack(kernels, DF_STEP_WINOGRAD, &call, w);
+        call.weight = packed;
+        run_step(kernels, DF_STEP_WINOGRAD, &call, false);
+        for (int i = 0; i < COUNT; i++)
+            CHECK(fabs((double)y[i] - (x[i] < 0 ? 0 : (double)x[i])) <= 4e-6 * (double)far[1], "%s: silu(%g) = %g",
+                  kernels->name, (double)x[i], (double)y[i]);
+        release(packed);
+    }
+    release(x);
+    release(y);
+}
+
 /* Winograd's weights in bfloat16 make up for each other's roundings: with a large upsampled image those of a phase, which
  * has fewer. */
 static void check_rounded_weights(bool upsample, double allowed) {
@@ -206,6 +231,8 @@ int main(void) {
         test_digits();
         test_silu_of_a_reader();
     }
+    precision = DF_FP32;
+    test_far_silu();
     precision = DF_BF16;
     test_rounded_weights();
     return check_report("winograd");
