@@ -27,6 +27,7 @@ enum {
     MANY = 16384,         /* weights of a tap */
     READ_AHEAD = 1024,    /* values of the input that are fetched in advance */
     READS = 1024,         /* parts of a read */
+    FETCHED_APART = 512,  /* bytes of weights for each line that is fetched in advance */
     STEP_VECTORS = PATCH_DEPTH / LANES
 };
 enum { POINT_ONE, POINT_MINUS_ONE, POINT_ZERO, POINT_INFINITY, BAND_POINTS };
@@ -473,8 +474,8 @@ typedef struct band_aside {
     band_rest before;
     band_reader next;
     band_scratch *s;
-    const char *soon; /* weights to be fetched, `lines` of them with each tap */
-    int64_t lines;
+    const char *soon; /* weights to be fetched, in so many places with each tap */
+    int64_t fetches;
 } band_aside;
 
 /* The sums of `tiles` x 16 rows, whose left neighbours are at a[at[..]], for 16 outputs, over some steps. Taps within steps of
@@ -491,7 +492,8 @@ V_INLINE void band_sums(const df_call *call, const band_shape *of, const int til
             run_first(tiles, a, at, pitch, plane, b);
             band_finish(call, &aside->before, share);
             run_second(tiles, a, at, pitch, plane, b);
-            for (int64_t i = 0; i < aside->lines; i++, aside->soon += 64)
+            /* The processor fetches what follows: fetching each line takes places in which tiles' own loads wait. */
+            for (int64_t i = 0; i < aside->fetches; i++, aside->soon += FETCHED_APART)
                 __builtin_prefetch(aside->soon, 0, 2);
             band_read_some(&aside->next);
         }
@@ -533,7 +535,7 @@ static void band_multiply(const band_reader *patch, int64_t groups, int64_t begi
     const band_shape *of = patch->of;
     const band_row *rows = band_rows(patch, groups);
     const int64_t columns = band_columns(call), of_point = band_point_columns(call);
-    aside->lines = df_blocks(columns / 64, band_taps(call, of, groups));
+    aside->fetches = df_blocks(df_blocks(columns, FETCHED_APART), band_taps(call, of, groups));
     for (int64_t out = begin; out < end; out += TILE_ROWS) {
         const int64_t after = out + TILE_ROWS < end ? out + TILE_ROWS : begin;
         const patch_item *weight = (const patch_item *)call->weight;

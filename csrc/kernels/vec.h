@@ -167,7 +167,10 @@ V_INLINE vf v_load_n(const float *p, int64_t n) {
     return _mm512_maskz_loadu_ps(v_first(n), p);
 }
 V_INLINE void v_store_n(float *p, vf v, int64_t n) {
-    _mm512_mask_storeu_ps(p, v_first(n), v);
+    if (n == LANES)
+        v_store(p, v);
+    else
+        _mm512_mask_storeu_ps(p, v_first(n), v);
 }
 #endif
 
