@@ -8,10 +8,9 @@ enum {
     DEPTH =
         256 * PAIR, /* terms of a piece: with COLUMNS of AVX2 one of packed columns fills half of a 32 KiB L1 cache */
     COLUMNS = 2 * LANES,
-    BLOCK = ROWS * (96 / ROWS),  /* rows that share a pass over the columns */
-    STEP = V_TILED ? 16 : 1,     /* words of a sum that are multiplied at once */
-    ROWS_AHEAD = V_SET == V_AVX2 /* whether they are fetched: measured on Zen 3 alone, where rows from the third cache
-                                  * came too late */
+    BLOCK = ROWS * (96 / ROWS),                       /* rows that share a pass over the columns */
+    STEP = V_TILED ? 16 : 1,                          /* words of a sum that are multiplied at once */
+    ROWS_AHEAD = V_SET == V_AVX2 || V_SET == V_AVX512 /* whether they are fetched */
 };
 
 /* What a product does with c: c = a b; c += a b, where a b is summed from zero, as pieces are; or a b is added to it term by
