@@ -9,10 +9,10 @@
 #include <sys/mman.h>
 
 void *df_allocate(size_t bytes) {
-    enum { LINE = 64, HUGE_PAGE = 2 << 20 };
+    enum { LINES = 128, HUGE_PAGE = 2 << 20 };
     const bool large = bytes >= 2 * HUGE_PAGE;
     void *memory = NULL;
-    if (posix_memalign(&memory, large ? HUGE_PAGE : LINE, bytes ? bytes : LINE))
+    if (posix_memalign(&memory, large ? HUGE_PAGE : LINES, bytes ? bytes : LINES))
         return NULL;
 #ifdef MADV_HUGEPAGE
     if (large)
@@ -31,8 +31,10 @@ static bool has_weights(const df_plan_step *step) {
     return step->weight >= 0 || step->merged;
 }
 
-/* Room for each convolution's packed weights and filled-up bias, and a copy of the others. */
+/* Room for each convolution's packed weights and filled-up bias, and a copy of the others. A processor fetches lines in
+ * pairs, and weights come from far. */
 static size_t lay_out_weights(df_model *model, const df_program *program) {
+    enum { PAIR_OF_LINES = 32 };
     size_t floats = 0;
     for (int32_t i = 0; i < model->plan.step_count; i++) {
         const df_plan_step *step = &model->plan.steps[i];
@@ -41,10 +43,10 @@ static size_t lay_out_weights(df_model *model, const df_program *program) {
         const df_kernel *kernel = packer(model, step);
         const int64_t values = kernel ? kernel->packed(&step->call) : df_weight_values(&program->weights[step->weight]);
         model->packed[i].weight = floats;
-        floats += (size_t)df_round_up(values, 16);
+        floats += (size_t)df_round_up(values, PAIR_OF_LINES);
         model->packed[i].bias = floats;
         if (step->kind != DF_STEP_TIME)
-            floats += (size_t)df_round_up(df_round_up(step->call.out_channels, model->kernels->lanes), 16);
+            floats += (size_t)df_round_up(df_round_up(step->call.out_channels, model->kernels->lanes), PAIR_OF_LINES);
     }
     return floats * sizeof(float);
 }

@@ -47,9 +47,9 @@ static int64_t conv_digits_tasks(df_call *call) {
 
 /* ---------------------------------------------------------------- weights */
 
-/* Items of those for 16 outputs, with their units. */
+/* Items of those for 16 outputs, with their units; of whole pairs of lines, in which a processor fetches. */
 static int64_t digit_columns(const df_call *call) {
-    return digit_steps(call) * TAP_ITEMS + TILE_ROWS * (int64_t)sizeof(float);
+    return digit_steps(call) * TAP_ITEMS + 2 * TILE_ROWS * (int64_t)sizeof(float);
 }
 
 static int64_t conv_digits_packed(const df_call *call) {
@@ -143,7 +143,7 @@ V_INLINE void digit_finish(const df_call *call, digit_rest *rest, int64_t count)
     if (rest->row >= end)
         return;
     const patch_item *columns = (const patch_item *)call->weight + (out / TILE_ROWS + 1) * digit_columns(call);
-    const vf of_columns = v_load((const float *)(const void *)columns - TILE_ROWS) * v_set(sums_unit),
+    const vf of_columns = v_load((const float *)(const void *)columns - 2 * TILE_ROWS) * v_set(sums_unit),
              bias = v_load(call->bias + out);
     for (; rest->row < end; rest->row++, rest->sums += TILE_ROWS, rest->units++) {
         const int64_t at = rest->row * k + out;

@@ -55,6 +55,12 @@ V_INLINE __m512i digits_apart(vu whole) {
 }
 #endif
 
+/* The digits of one number, `apart` items from each to the next. */
+V_INLINE void digits_put(patch_item *to, int64_t apart, uint32_t whole) {
+    for (int digit = 0; digit < PLANES; digit++)
+        to[digit * apart] = (patch_item)((uint8_t)(whole >> 8 * (PLANES - 1 - digit)) ^ 0x80);
+}
+
 /* v * scale as digits, `plane` items apart. */
 V_INLINE void patch_put(patch_item *to, int64_t plane, vf v, vf scale) {
     const vu whole = digits_whole(v, scale);
@@ -65,8 +71,7 @@ V_INLINE void patch_put(patch_item *to, int64_t plane, vf v, vf scale) {
     _mm_storeu_si128((__m128i *)(to + 2 * plane), _mm512_extracti32x4_epi32(digits, 2));
 #else
     for (int i = 0; i < LANES; i++)
-        for (int digit = 0; digit < PLANES; digit++)
-            to[digit * plane + i] = (patch_item)((uint8_t)(whole[i] >> 8 * (PLANES - 1 - digit)) ^ 0x80);
+        digits_put(to + i, plane, whole[i]);
 #endif
 }
 
@@ -105,9 +110,13 @@ static float digits_unit(float largest, float poison) {
     return (most + poison) / digits_most;
 }
 
-/* Of an image, as the convolution reads it, from its norm or from all its values: for the largest difference of two of
- * them, or of one and zero. */
-static float patch_unit(const df_call *call, int64_t image) {
+/* Of an image's values, and of zero: the middle of them, and the unit of the largest difference of two of them. */
+typedef struct patch_range {
+    float unit, centre;
+} patch_range;
+
+/* As the convolution reads it, from its norm or from all its values. */
+static patch_range patch_range_of(const df_call *call, int64_t image) {
     const int64_t c = call->channels, pixels = (int64_t)call->height * call->width;
     vf least = v_set(0), most = v_set(0), poison = v_set(0);
     if (call->norm) {
@@ -132,7 +141,8 @@ static float patch_unit(const df_call *call, int64_t image) {
             poison = v_fma(v, v_set(0), poison);
         }
     }
-    return digits_unit(v_largest(least) + v_largest(most), v_sum(poison));
+    const float below = v_largest(least), above = v_largest(most);
+    return (patch_range){digits_unit(above + below, v_sum(poison)), (above - below) / 2};
 }
 
 /* Of the weights of one output. */
@@ -148,9 +158,7 @@ static float column_unit(const float *weights, int64_t count) {
 /* Channel i of a step, of output k. */
 static void column_put(patch_item *tap, int64_t i, int64_t k, float weight, float unit) {
     const long whole = lrint((double)weight / (double)unit) + DIGITS_MIDDLE;
-    for (int digit = 0; digit < PLANES; digit++)
-        tap[digit * TILE_ITEMS + (i / 4 * TILE_ROWS + k) * 4 + i % 4] =
-            (patch_item)((uint8_t)(whole >> 8 * (PLANES - 1 - digit)) ^ 0x80);
+    digits_put(tap + (i / 4 * TILE_ROWS + k) * 4 + i % 4, TILE_ITEMS, (uint32_t)whole);
 }
 
 /* Tile 3 t + d: the sums of pixels 16 t.. at the power 2^(32 - 8 d). */

@@ -25,6 +25,7 @@
 #if V_AMX
 #include "kernels/run_digits.h"
 
+#include "kernels/band_points.h"
 #include "kernels/conv_bands.h"
 #include "kernels/conv_digits.h"
 

@@ -5,13 +5,14 @@
  * whole numbers, which know no NaN. */
 static void test_not_finite(void) {
     static const float bad[] = {NAN, INFINITY, -INFINITY};
-    enum { IN_CONV, IN_KEYS, IN_VALUES, IN_WINOGRAD, IN_NORM, PLACES };
+    enum { IN_CONV, IN_KEYS, IN_VALUES, IN_WINOGRAD, IN_LARGE, IN_NORM, IN_LARGE_NORM, PLACES };
     for (int i = 0; i < 3 * PLACES; i++) {
         const int place = i % PLACES;
         const df_step_kind kind = place == IN_CONV    ? DF_STEP_CONV
                                   : place > IN_VALUES ? DF_STEP_WINOGRAD
                                                       : DF_STEP_ATTENTION;
-        df_call call = call_of(3, 128, 8, 8);
+        const bool large = place == IN_LARGE || place == IN_LARGE_NORM, normed = place >= IN_NORM;
+        df_call call = large ? call_of(3, 128, 16, 20) : call_of(3, 128, 8, 8);
         call.size = kind == DF_STEP_WINOGRAD ? 3 : 1;
         const int64_t count = output_values(&call), weights = (int64_t)128 * 128 * call.size * call.size;
         float *x = guarded_terms(count, 1), *w = guarded_terms(weights, 1), *b = guarded_random(128, 1);
@@ -23,7 +24,7 @@ static void test_not_finite(void) {
             call.input[j] = place == IN_KEYS && j == 2 ? others : place == IN_VALUES && j < 2 ? others : x;
         call.bias = b;
         fill_ranges(&call, (float *const[2]){x, x}, norm);
-        call.norm = place == IN_NORM ? norm : NULL, call.silu = place == IN_NORM && i % 2;
+        call.norm = normed ? norm : NULL, call.silu = normed && i % 2;
         float *factor = norm + (DF_NORM_ROWS + DF_NORM_FACTOR) * 128 + 70, *const bad_one = call.norm ? factor : x + at;
         const float good = *bad_one;
         for (int32_t set = 1; set < set_count(); set++) {
