@@ -241,8 +241,9 @@ class Diffence(torch.nn.Module):
                 yield reconstruct(index[start:end], draw[start:end])
                 bar.update(end // self.n - start // self.n)
 
-        logits = torch.cat(list(self._classify.stream(pieces())))
-        values, classes = self.engine.phi(logits, self.mode)  # of all at once: on a GPU, one wait for it
+        answers = [(logits, *self.engine.phi(logits, self.mode)) for logits in self._classify.stream(pieces())]
+        logits = torch.cat([answer[0] for answer in answers])
+        values, classes = (np.concatenate([answer[i] for answer in answers]) for i in (1, 2))
         count, shape = len(images), (len(images), self.n)
         return Samples(
             logits[:count],
