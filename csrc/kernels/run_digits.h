@@ -110,41 +110,6 @@ static float digits_unit(float largest, float poison) {
     return (most + poison) / digits_most;
 }
 
-/* Of an image's values, and of zero: the middle of them, and the unit of the largest difference of two of them. */
-typedef struct patch_range {
-    float unit, centre;
-} patch_range;
-
-/* As the convolution reads it, from its norm or from all its values. */
-static patch_range patch_range_of(const df_call *call, int64_t image) {
-    const int64_t c = call->channels, pixels = (int64_t)call->height * call->width;
-    vf least = v_set(0), most = v_set(0), poison = v_set(0);
-    if (call->norm) {
-        const float *norm = call->norm + image * DF_NORM_ROWS * c;
-        for (int64_t i = 0; i < c; i += LANES) {
-            const int64_t n = df_min(LANES, c - i);
-            const vf low = v_load_n(norm + DF_NORM_LEAST * c + i, n), high = v_load_n(norm + DF_NORM_MOST * c + i, n);
-            most = v_max(most, high);
-            least = v_max(least, -low);
-            poison = v_fma(low, v_set(0), v_fma(high, v_set(0), poison));
-        }
-        if (call->silu)
-            least = v_set(0.2785F); /* SiLU's smallest value is -0.27846 */
-    }
-    for (int side = 0; side < 2 && !call->norm; side++) {
-        const int64_t count = pixels * (side ? c - call->split : call->split);
-        const value *in = (const value *)call->input[side] + image * count;
-        for (int64_t i = 0; i < count; i += LANES) {
-            const vf v = v_read_n(in + i, df_min(LANES, count - i));
-            most = v_max(most, v);
-            least = v_max(least, -v);
-            poison = v_fma(v, v_set(0), poison);
-        }
-    }
-    const float below = v_largest(least), above = v_largest(most);
-    return (patch_range){digits_unit(above + below, v_sum(poison)), (above - below) / 2};
-}
-
 /* Of the weights of one output. */
 static float column_unit(const float *weights, int64_t count) {
     float most = 0, poison = 0;

@@ -26,7 +26,13 @@
 #include "kernels/run_digits.h"
 
 #include "kernels/band_points.h"
+
+#include "kernels/band_shape.h"
+
+#include "kernels/band_patch.h"
+
 #include "kernels/conv_bands.h"
+
 #include "kernels/conv_digits.h"
 
 #include "kernels/attention_digits.h"
